@@ -1,0 +1,398 @@
+//! The compiled program: what lowering makes and emission eats.
+//!
+//! A [`Program`] is everything a library holds, still in parts: packed weights, kernels (one entry for each distinct
+//! kernel and CPU level) and, for each shape set and level, the list of steps that calls the kernels in order.
+//!
+//!     Program
+//!       consts    packed weights, one copy for all sets and levels
+//!       kernels   (name, level, kernel IR), deduplicated by the lowering
+//!       sets      one for each combination of input shapes that was compiled
+//!         inputs, outputs        name, dtype, shape
+//!         levels                 one plan for each CPU level
+//!           steps                kernel, operands, number of tasks, and what profilers ask for
+//!
+//! Operands are places, never addresses: a byte offset into the arena, an input, an output or a constant. Emission turns
+//! them into a table of (base, offset) pairs, so that a library needs no relocation for its plan.
+//!
+//! Invariants ([`Program::verify`] checks all of them; emission relies on them):
+//!   1. every set has a plan for the same levels, in the same order, lowest first, and at least one level;
+//!   2. every set has the same input and output names and dtypes, in the same order: sets differ in shapes only;
+//!   3. every index (kernel, constant, input, output, argument) is in range, and a step's kernel is of the plan's level;
+//!   4. constants are aligned to a power of two, at most [`MAX_ALIGN`]; a constant operand starts inside its constant,
+//!      an input or output operand inside its tensor, an arena operand inside the arena (or at the end of an empty one).
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// The largest alignment a constant or the arena may ask for: a cache line, and the width of an AVX-512 register.
+pub const MAX_ALIGN: usize = 64;
+
+/// Lanes of one channel block in the blocked layout `[N][ceil(C/16)][spatial...][16]`.
+pub const CHANNEL_BLOCK: usize = 16;
+
+/// One model, lowered: kernels, plans and weights, ready to be emitted.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// The model's name as the user knows it; emission derives symbol names from it.
+    pub name: String,
+    /// Packed weights, shared by all sets and levels; indexed by [`ConstId`].
+    pub consts: Vec<Const>,
+    /// Distinct kernels; indexed by [`KernelId`].
+    pub kernels: Vec<ProgramKernel>,
+    /// One entry for each combination of input shapes.
+    pub sets: Vec<ShapeSet>,
+}
+
+/// Index into [`Program::consts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConstId(pub u32);
+
+/// Index into [`Program::kernels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KernelId(pub u32);
+
+/// A kernel of one CPU level.
+#[derive(Clone, Debug)]
+pub struct ProgramKernel {
+    /// Name in listings, symbol tables and profiles, e.g. `f32_conv2d_blocked__avx2_6x16`.
+    pub name: String,
+    /// The level whose instructions the kernel may use.
+    pub level: Level,
+}
+
+/// A CPU level: which instructions a kernel may use. Ordered: a CPU that runs one level runs all lower ones of the
+/// same architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// x86-64-v1: SSE2, no FMA. Every x86-64 CPU.
+    X86V1,
+    /// x86-64-v3: AVX2 and FMA.
+    X86V3,
+    /// x86-64-v4: AVX-512 F, BW, CD, DQ and VL.
+    X86V4,
+    /// ARMv8.0-A with NEON. Every aarch64 CPU.
+    Neon,
+}
+
+impl Level {
+    /// The name that `--target-cpu` and the library's own description use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::X86V1 => "x86-64-v1",
+            Level::X86V3 => "x86-64-v3",
+            Level::X86V4 => "x86-64-v4",
+            Level::Neon => "neon",
+        }
+    }
+}
+
+/// Bytes of a constant operand: packed weights, a bias, a table.
+#[derive(Clone, Debug)]
+pub struct Const {
+    /// The bytes or the way to make them.
+    pub data: ConstData,
+    /// Alignment in bytes: a power of two, at most [`MAX_ALIGN`].
+    pub align: usize,
+}
+
+/// Where a constant's bytes come from. Only emission makes them real, in their final place: between the model file and
+/// the library no copy of the weights needs to exist.
+#[derive(Clone)]
+pub enum ConstData {
+    /// Bytes in memory, shared.
+    Bytes(Arc<[u8]>),
+    /// `pattern` repeated `count` times.
+    Splat {
+        /// One element (or one row), in the target's byte order.
+        pattern: Arc<[u8]>,
+        /// How many times.
+        count: usize,
+    },
+    /// Bytes that are made when they are written, for example by packing a weight that lies in the model file.
+    Deferred(Arc<dyn ConstSource>),
+}
+
+/// A producer of constant bytes. `write` must give the same bytes each time: a library and its object file agree.
+pub trait ConstSource: Send + Sync {
+    /// Size in bytes.
+    fn len(&self) -> usize;
+
+    /// Fills `out`, which has exactly `len()` bytes, all zero.
+    fn write(&self, out: &mut [u8]);
+
+    /// Whether there are no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl ConstData {
+    /// Size in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            ConstData::Bytes(bytes) => bytes.len(),
+            ConstData::Splat { pattern, count } => pattern.len() * count,
+            ConstData::Deferred(source) => source.len(),
+        }
+    }
+
+    /// Whether there are no bytes at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes the bytes into `out`, which has exactly `len()` bytes, all zero.
+    pub fn write(&self, out: &mut [u8]) {
+        match self {
+            ConstData::Bytes(bytes) => out.copy_from_slice(bytes),
+            ConstData::Splat { pattern, .. } if pattern.iter().all(|&b| b == 0) => {}
+            ConstData::Splat { pattern, .. } => {
+                for chunk in out.chunks_exact_mut(pattern.len()) {
+                    chunk.copy_from_slice(pattern);
+                }
+            }
+            ConstData::Deferred(source) => source.write(out),
+        }
+    }
+}
+
+impl fmt::Debug for ConstData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConstData::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            ConstData::Splat { pattern, count } => write!(f, "Splat({:02x?} x {count})", pattern.deref()),
+            ConstData::Deferred(source) => write!(f, "Deferred({} bytes)", source.len()),
+        }
+    }
+}
+
+impl From<Vec<u8>> for ConstData {
+    fn from(bytes: Vec<u8>) -> Self {
+        ConstData::Bytes(bytes.into())
+    }
+}
+
+/// The program for one combination of input shapes.
+#[derive(Clone, Debug, Default)]
+pub struct ShapeSet {
+    /// The model's inputs, in the model's order.
+    pub inputs: Vec<Port>,
+    /// The model's outputs, in the model's order.
+    pub outputs: Vec<Port>,
+    /// One plan for each CPU level, lowest first.
+    pub levels: Vec<LevelPlan>,
+}
+
+/// An input or output of the model: always row-major and contiguous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The name in the model.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Extents; empty for a scalar.
+    pub shape: Vec<usize>,
+}
+
+impl Port {
+    /// Size in bytes; `None` when it does not fit in memory.
+    pub fn bytes(&self) -> Option<usize> {
+        self.shape.iter().try_fold(self.dtype.size(), |bytes, &extent| bytes.checked_mul(extent))
+    }
+}
+
+/// The steps for one CPU level, and the memory they need.
+#[derive(Clone, Debug)]
+pub struct LevelPlan {
+    /// The level.
+    pub level: Level,
+    /// Kernel calls, in order.
+    pub steps: Vec<Step>,
+    /// Bytes of the arena that holds all intermediates, aligned to [`MAX_ALIGN`].
+    pub arena_bytes: usize,
+    /// Bytes of scratch for each thread, aligned to [`MAX_ALIGN`]; contents do not survive a step.
+    pub scratch_bytes: usize,
+}
+
+/// One call of a kernel.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The ONNX nodes that it computes, e.g. `conv1 + bn1 + relu1`.
+    pub name: String,
+    /// What it does, for profiles, e.g. `conv+relu`.
+    pub op: String,
+    /// The kernel.
+    pub kernel: KernelId,
+    /// The kernel's operands, in its order.
+    pub args: Vec<Arg>,
+    /// How many independent tasks the kernel splits into: the unit of threading. 0 only for an empty output.
+    pub tasks: u64,
+    /// Multiply-accumulate operations.
+    pub macs: u64,
+    /// Bytes that it reads and writes at least once: operands and weights.
+    pub bytes: u64,
+    /// The values of the graph that the step completes; empty for a step that leaves only a part of one.
+    pub results: Vec<StepResult>,
+}
+
+/// A value of the graph that is complete after a step: what the trace hook shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepResult {
+    /// Index into [`Step::args`] of the operand that holds it.
+    pub arg: usize,
+    /// The ONNX name of the value.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Logical extents (those of ONNX, whatever the layout).
+    pub shape: Vec<usize>,
+    /// How the elements lie in memory.
+    pub layout: ValueLayout,
+}
+
+/// How a traced value's elements lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ValueLayout {
+    /// Row-major, contiguous.
+    RowMajor,
+    /// `[N][ceil(C/16)][spatial...][16]`, the last block 8 wide when C mod 16 is in 1..=8; padding lanes hold anything.
+    Blocked,
+}
+
+/// Where an operand of a step lies. Offsets are in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arg {
+    /// In the arena.
+    Arena(usize),
+    /// In a model input, at an offset (0 unless a Split or Slice reads in place).
+    Input(u32, usize),
+    /// In a model output, at an offset (0 unless a Concat writes in place).
+    Output(u32, usize),
+    /// In a constant, at an offset.
+    Const(ConstId, usize),
+}
+
+/// Element types of inputs, outputs and traced values. The numbers are those of ONNX's `TensorProto.DataType`, and so
+/// are the ABI's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DType {
+    /// IEEE binary32.
+    F32 = 1,
+    /// Unsigned, 8 bits.
+    U8 = 2,
+    /// Signed, 8 bits.
+    I8 = 3,
+    /// Signed, 32 bits.
+    I32 = 6,
+    /// Signed, 64 bits.
+    I64 = 7,
+    /// One byte, 0 or 1.
+    Bool = 9,
+    /// IEEE binary64.
+    F64 = 11,
+}
+
+impl DType {
+    /// All of them.
+    pub const ALL: [DType; 7] = [DType::F32, DType::U8, DType::I8, DType::I32, DType::I64, DType::Bool, DType::F64];
+
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::U8 | DType::I8 | DType::Bool => 1,
+            DType::F32 | DType::I32 => 4,
+            DType::I64 | DType::F64 => 8,
+        }
+    }
+
+    /// The short name used in listings and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::U8 => "u8",
+            DType::I8 => "i8",
+            DType::I32 => "i32",
+            DType::I64 => "i64",
+            DType::Bool => "bool",
+            DType::F64 => "f64",
+        }
+    }
+}
+
+/// A broken invariant: a bug in lowering, never in the user's model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bug in nncc: program \"{program}\", {place}: {what}")]
+pub struct ProgramError {
+    /// The program's name.
+    pub program: String,
+    /// Set, level and step.
+    pub place: String,
+    /// Which invariant, with both sides.
+    pub what: String,
+}
+
+impl Program {
+    /// Checks the invariants at the top of this file; gives the first that is broken.
+    pub fn verify(&self) -> Result<(), ProgramError> {
+        let error = |place: String, what: String| Err(ProgramError { program: self.name.clone(), place, what });
+        for (i, constant) in self.consts.iter().enumerate() {
+            if !constant.align.is_power_of_two() || constant.align > MAX_ALIGN {
+                return error(format!("constant {i}"), format!("alignment {} is not allowed", constant.align));
+            }
+        }
+        let Some(first) = self.sets.first() else {
+            return error("program".into(), "no shape set".into());
+        };
+        for (s, set) in self.sets.iter().enumerate() {
+            let same = |a: &[Port], b: &[Port]| {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name == b.name && a.dtype == b.dtype)
+            };
+            if !same(&set.inputs, &first.inputs) || !same(&set.outputs, &first.outputs) {
+                return error(format!("set {s}"), "inputs or outputs differ from set 0 in more than shape".into());
+            }
+            if set.inputs.iter().chain(&set.outputs).any(|port| port.bytes().is_none()) {
+                return error(format!("set {s}"), "an input or output does not fit in memory".into());
+            }
+            let levels = |set: &ShapeSet| set.levels.iter().map(|plan| plan.level).collect::<Vec<_>>();
+            if set.levels.is_empty() || levels(set) != levels(first) || !levels(set).is_sorted() {
+                return error(format!("set {s}"), format!("levels {:?}, set 0 has {:?}", levels(set), levels(first)));
+            }
+            for plan in &set.levels {
+                for (i, step) in plan.steps.iter().enumerate() {
+                    if let Err(what) = self.verify_step(set, plan, step) {
+                        return error(format!("set {s}, {}, step {i} \"{}\"", plan.level.name(), step.name), what);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_step(&self, set: &ShapeSet, plan: &LevelPlan, step: &Step) -> Result<(), String> {
+        let Some(kernel) = self.kernels.get(step.kernel.0 as usize) else {
+            return Err(format!("kernel {} of {}", step.kernel.0, self.kernels.len()));
+        };
+        if kernel.level != plan.level {
+            return Err(format!("kernel \"{}\" is for {}", kernel.name, kernel.level.name()));
+        }
+        for (i, &arg) in step.args.iter().enumerate() {
+            let (offset, size) = match arg {
+                Arg::Arena(offset) => (offset, Some(plan.arena_bytes)),
+                Arg::Input(port, offset) => (offset, set.inputs.get(port as usize).and_then(Port::bytes)),
+                Arg::Output(port, offset) => (offset, set.outputs.get(port as usize).and_then(Port::bytes)),
+                Arg::Const(id, offset) => (offset, self.consts.get(id.0 as usize).map(|c| c.data.len())),
+            };
+            match size {
+                None => return Err(format!("argument {i}, {arg:?}: no such place")),
+                Some(size) if offset > size => return Err(format!("argument {i}, {arg:?}: place has {size} bytes")),
+                Some(_) => {}
+            }
+        }
+        match step.results.iter().find(|result| result.arg >= step.args.len()) {
+            Some(result) => Err(format!("result \"{}\" names argument {}", result.name, result.arg)),
+            None => Ok(()),
+        }
+    }
+}
