@@ -1,1 +1,37 @@
-//! placeholder
+//! nncc's graph IR: what a network computes, independent of the file it came from and of the machine it will run on.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`types`], [`dim`], [`dtype`] | types of values: element type, shape with symbolic dimensions, layout |
+//! | [`graph`] | the graph: operators as nodes, values as their outputs |
+//! | [`op`], [`ops`] | what an operator is; every operator with its shape rule and reference evaluation |
+//! | [`pointwise`], [`broadcast`] | elementwise programs and how they are evaluated |
+//! | [`tensor`], [`constant`] | data: owned tensors for evaluation, handles to weights |
+//! | [`attr`], [`parse`] | the text form |
+//!
+//! Invariants of absence: nothing here knows of a model file format, of a pass, of a kernel or of machine code.
+
+#![forbid(unsafe_code)]
+
+pub mod attr;
+pub mod broadcast;
+pub mod constant;
+pub mod dim;
+pub mod dtype;
+pub mod graph;
+pub mod op;
+pub mod ops;
+pub mod parse;
+pub mod pointwise;
+pub mod special;
+pub mod tensor;
+pub mod types;
+
+pub use constant::{Constant, Storage};
+pub use dim::Dim;
+pub use dtype::DType;
+pub use graph::{Graph, Node, NodeId, Operands, Origin, Value, ValueId};
+pub use op::{EvalError, Op, Operator, SymTensor, TypeError};
+pub use pointwise::Pointwise;
+pub use tensor::{Data, Tensor};
+pub use types::{BLOCK, HALF_BLOCK, Layout, Shape, TensorType, channel_blocks, padded_channels};
