@@ -1,6 +1,16 @@
 //! nncc's code generation: from an optimized graph to machine code in a file or in memory.
 //!
-//! lowering makes a [`program::Program`] of kernels in kernel IR; backends turn each kernel into machine code; emission
+//! Lowering makes a [`program::Program`] of kernels in kernel IR; backends turn each kernel into machine code; emission
 //! puts both into a shared library, an archive, an object or executable memory.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`target`] | what is compiled for: triple, CPU level, register and cache sizes |
+//! | [`kir`] | the kernel IR: types, builder, text form, verifier, interpreter |
+//! | [`program`] | what lowering makes and emission eats |
+//! | [`backend`] | kernel IR to machine code |
 
+pub mod backend;
+pub mod kir;
 pub mod program;
+pub mod target;

@@ -1,0 +1,820 @@
+//! The builder of kernels: what templates are written against.
+//!
+//! ```
+//! use nncc_codegen::kir::{ArgDecl, Builder, Elem, Type};
+//! // y[i] = max(0, x[i]) for 8 lanes a task
+//! let mut b = Builder::new("relu", vec![ArgDecl::read("x", 4), ArgDecl::write("y", 4)]);
+//! let (x, y, ty) = (b.arg(0), b.arg(1), Type::of(Elem::F32, 8));
+//! let zero = b.float(ty, 0.0);
+//! b.tasks(|b, task| {
+//!     let v = b.load(ty, x.at(0).idx(task, 32));
+//!     let r = b.pmax(zero, v);
+//!     b.store(y.at(0).idx(task, 32), r);
+//! });
+//! let kernel = b.finish();
+//! # assert_eq!(kernel.name, "relu");
+//! ```
+//!
+//! Conveniences that keep templates short, none of which changes what is computed:
+//!
+//! * Methods take the form from the operands' type: `add` is an integer or a float addition. Signed and unsigned forms, which
+//!   types cannot tell apart, have names of their own (`div_s`, `min_u`).
+//! * A type of one lane is a scalar, and vector methods accept it: `splat` gives the scalar itself, `load_splat` loads,
+//!   `reduce` returns it, `load_part` with all lanes is a plain load.
+//! * Constants are made once, at the top of the kernel. Integer arithmetic on constants is folded, identities are removed,
+//!   constant indices and pointer offsets move into displacements.
+//! * A loop with constant bounds that runs once is its body, one that never runs is nothing.
+//! * [`Builder::finish`] drops pure instructions whose results are unused.
+//!
+//! Ill-typed use panics with the caller's line: the types are the template's own, so this is a bug of the template and
+//! cannot depend on a model file beyond what the template itself lets through.
+
+use super::typing::result_types;
+use super::*;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// A loop bound or an index: a constant or a value. Made from integers and from [`Value`]s.
+#[derive(Clone, Copy, Debug)]
+pub enum Index {
+    /// Known.
+    Const(i64),
+    /// A scalar `I64`.
+    Value(Value),
+}
+
+impl From<i64> for Index {
+    fn from(i: i64) -> Index {
+        Index::Const(i)
+    }
+}
+
+impl From<i32> for Index {
+    fn from(i: i32) -> Index {
+        Index::Const(i64::from(i))
+    }
+}
+
+impl From<usize> for Index {
+    fn from(i: usize) -> Index {
+        Index::Const(i as i64)
+    }
+}
+
+impl From<Value> for Index {
+    fn from(v: Value) -> Index {
+        Index::Value(v)
+    }
+}
+
+/// Builds one [`Kernel`].
+#[derive(Debug)]
+pub struct Builder {
+    kernel: Kernel,
+    /// Constants, placed before everything else.
+    prelude: Vec<Inst>,
+    /// Each constant once.
+    pool: FxHashMap<(Type, Vec<u64>), Value>,
+    /// The bits of scalar constants.
+    known: FxHashMap<Value, u64>,
+    /// Pointers that are another pointer plus a constant.
+    offsets: FxHashMap<Value, (Value, i64)>,
+    /// The blocks being filled, innermost last.
+    blocks: Vec<Vec<Inst>>,
+}
+
+impl Builder {
+    /// Starts a kernel with these operands.
+    pub fn new(name: impl Into<String>, args: Vec<ArgDecl>) -> Builder {
+        let mut types = vec![Type::Ptr; args.len() + 1];
+        types.extend([I64, I64]);
+        Builder {
+            kernel: Kernel { name: name.into(), args, body: Block::default(), types },
+            prelude: Vec::new(),
+            pool: FxHashMap::default(),
+            known: FxHashMap::default(),
+            offsets: FxHashMap::default(),
+            blocks: vec![Vec::new()],
+        }
+    }
+
+    /// The pointer to operand `i`.
+    pub fn arg(&self, i: usize) -> Value {
+        self.kernel.arg(i)
+    }
+
+    /// The pointer to this thread's scratch memory, aligned to 64 bytes.
+    pub fn scratch(&self) -> Value {
+        self.kernel.scratch()
+    }
+
+    /// The first task.
+    pub fn begin(&self) -> Value {
+        self.kernel.begin()
+    }
+
+    /// The end of the tasks, exclusive.
+    pub fn end(&self) -> Value {
+        self.kernel.end()
+    }
+
+    /// The type of a value.
+    pub fn ty(&self, v: Value) -> Type {
+        self.kernel.ty(v)
+    }
+
+    /// The value of an integer constant, sign-extended; none when it is not one.
+    pub fn known(&self, v: Value) -> Option<i64> {
+        let elem = match self.ty(v) {
+            Type::Scalar(e) if !e.is_float() => e,
+            _ => return None,
+        };
+        Some(sign_extend(elem, *self.known.get(&v)?))
+    }
+
+    /// The finished kernel: constants first, unused pure instructions gone.
+    pub fn finish(mut self) -> Kernel {
+        assert_eq!(self.blocks.len(), 1, "every block is closed");
+        let mut insts = self.prelude;
+        insts.append(&mut self.blocks[0]);
+        self.kernel.body.insts = insts;
+        sweep(&mut self.kernel.body, &mut FxHashSet::default());
+        self.kernel
+    }
+
+    /// Appends an instruction; the methods below are the pleasant way.
+    ///
+    /// # Panics
+    /// When it is ill typed.
+    #[track_caller]
+    pub fn push(&mut self, op: Op) -> SmallVec<[Value; 1]> {
+        let types = match result_types(&op, |v| self.kernel.ty(v)) {
+            Ok(types) => types,
+            Err(e) => panic!("kernel {}: {e} in {op:?}", self.kernel.name),
+        };
+        let results: SmallVec<[Value; 1]> = types.into_iter().map(|t| self.fresh(t)).collect();
+        self.blocks.last_mut().expect("a block is open").push(Inst { results: results.clone(), op });
+        results
+    }
+
+    #[track_caller]
+    fn value(&mut self, op: Op) -> Value {
+        self.push(op)[0]
+    }
+
+    fn fresh(&mut self, ty: Type) -> Value {
+        self.kernel.types.push(ty);
+        Value(self.kernel.types.len() as u32 - 1)
+    }
+
+    // ---- constants ----
+
+    /// The constant of any type with these lanes' bits, made once a kernel.
+    #[track_caller]
+    pub fn const_bits(&mut self, ty: Type, lanes: &[u64]) -> Value {
+        if let Some(&v) = self.pool.get(&(ty, lanes.to_vec())) {
+            return v;
+        }
+        let op =
+            if ty.lanes() == 1 { Op::Const { ty, bits: lanes[0] } } else { Op::VecConst { ty, lanes: lanes.to_vec() } };
+        if let Err(e) = result_types(&op, |v| self.kernel.ty(v)) {
+            panic!("kernel {}: {e}", self.kernel.name);
+        }
+        let v = self.fresh(ty);
+        self.prelude.push(Inst { results: smallvec::smallvec![v], op });
+        self.pool.insert((ty, lanes.to_vec()), v);
+        if ty.lanes() == 1 {
+            self.known.insert(v, lanes[0]);
+        }
+        v
+    }
+
+    /// An integer constant in every lane of `ty`, wrapped to its width.
+    #[track_caller]
+    pub fn int(&mut self, ty: Type, x: i64) -> Value {
+        let elem = ty.elem().filter(|e| !e.is_float()).expect("an integer type");
+        self.const_bits(ty, &vec![x as u64 & elem.bit_mask(); ty.lanes()])
+    }
+
+    /// A float constant in every lane of `ty`, rounded to it.
+    #[track_caller]
+    pub fn float(&mut self, ty: Type, x: f64) -> Value {
+        let bits = float_bits(ty.elem().expect("a float type"), x);
+        self.const_bits(ty, &vec![bits; ty.lanes()])
+    }
+
+    /// A float constant given lane by lane.
+    #[track_caller]
+    pub fn floats(&mut self, ty: Type, lanes: &[f64]) -> Value {
+        let elem = ty.elem().expect("a float type");
+        let bits: Vec<u64> = lanes.iter().map(|&x| float_bits(elem, x)).collect();
+        self.const_bits(ty, &bits)
+    }
+
+    /// The zero of a scalar or vector type, or all lanes false.
+    #[track_caller]
+    pub fn zero(&mut self, ty: Type) -> Value {
+        self.const_bits(ty, &vec![0; ty.lanes()])
+    }
+
+    /// A scalar `f32` constant.
+    pub fn f32(&mut self, x: f32) -> Value {
+        self.const_bits(F32, &[u64::from(x.to_bits())])
+    }
+
+    /// A scalar `i64` constant.
+    pub fn i64(&mut self, x: i64) -> Value {
+        self.const_bits(I64, &[x as u64])
+    }
+
+    /// 0, 1, 2, ... in the lanes of `ty`, integers or floats.
+    #[track_caller]
+    pub fn iota(&mut self, ty: Type) -> Value {
+        let elem = ty.elem().expect("an element type");
+        let lane = |i: usize| if elem.is_float() { float_bits(elem, i as f64) } else { i as u64 };
+        let lanes: Vec<u64> = (0..ty.lanes()).map(lane).collect();
+        self.const_bits(ty, &lanes)
+    }
+
+    /// A mask given lane by lane.
+    pub fn mask(&mut self, lanes: &[bool]) -> Value {
+        let bits: Vec<u64> = lanes.iter().map(|&b| u64::from(b)).collect();
+        self.const_bits(Type::Mask(lanes.len() as u8), &bits)
+    }
+
+    /// A bound or index as a value.
+    pub fn index(&mut self, i: impl Into<Index>) -> Value {
+        match i.into() {
+            Index::Const(c) => self.i64(c),
+            Index::Value(v) => v,
+        }
+    }
+
+    // ---- arithmetic ----
+
+    /// Any two-operand instruction.
+    #[track_caller]
+    pub fn binary(&mut self, op: BinaryOp, a: Value, b: Value) -> Value {
+        if let Some(v) = self.fold(op, a, b) {
+            return v;
+        }
+        self.value(Op::Binary(op, a, b))
+    }
+
+    /// Any one-operand instruction.
+    #[track_caller]
+    pub fn unary(&mut self, op: UnaryOp, v: Value) -> Value {
+        self.value(Op::Unary(op, v))
+    }
+
+    /// Folds scalar integer arithmetic; the general case is nothing to fold.
+    fn fold(&mut self, op: BinaryOp, a: Value, b: Value) -> Option<Value> {
+        use BinaryOp::*;
+        let ty = self.ty(a);
+        if !matches!(ty, Type::Scalar(e) if !e.is_float()) || self.ty(b) != ty {
+            return None;
+        }
+        match (op, self.known(a), self.known(b)) {
+            (Add, Some(x), Some(y)) => Some(self.int(ty, x.wrapping_add(y))),
+            (Sub, Some(x), Some(y)) => Some(self.int(ty, x.wrapping_sub(y))),
+            (Mul, Some(x), Some(y)) => Some(self.int(ty, x.wrapping_mul(y))),
+            (MinS, Some(x), Some(y)) => Some(self.int(ty, x.min(y))),
+            (MaxS, Some(x), Some(y)) => Some(self.int(ty, x.max(y))),
+            (DivS, Some(x), Some(y)) if y > 0 => Some(self.int(ty, x / y)),
+            (RemS, Some(x), Some(y)) if y > 0 => Some(self.int(ty, x % y)),
+            (Add | Sub | Shl | ShrS | ShrU | Or | Xor, _, Some(0)) | (Mul | DivS | DivU, _, Some(1)) => Some(a),
+            (Add | Or | Xor, Some(0), _) | (Mul, Some(1), _) => Some(b),
+            (Mul, Some(0), _) | (Mul, _, Some(0)) => Some(self.int(ty, 0)),
+            _ => None,
+        }
+    }
+
+    /// `a + b`, integers or floats.
+    #[track_caller]
+    pub fn add(&mut self, a: Value, b: Value) -> Value {
+        let op = self.by_type(a, BinaryOp::Add, BinaryOp::FAdd);
+        self.binary(op, a, b)
+    }
+
+    /// `a - b`, integers or floats.
+    #[track_caller]
+    pub fn sub(&mut self, a: Value, b: Value) -> Value {
+        let op = self.by_type(a, BinaryOp::Sub, BinaryOp::FSub);
+        self.binary(op, a, b)
+    }
+
+    /// `a * b`, integers or floats.
+    #[track_caller]
+    pub fn mul(&mut self, a: Value, b: Value) -> Value {
+        let op = self.by_type(a, BinaryOp::Mul, BinaryOp::FMul);
+        self.binary(op, a, b)
+    }
+
+    fn by_type(&self, v: Value, int: BinaryOp, float: BinaryOp) -> BinaryOp {
+        if self.ty(v).is_float() { float } else { int }
+    }
+
+    /// `a * b + c` on floats, fused where the target does.
+    #[track_caller]
+    pub fn mul_add(&mut self, a: Value, b: Value, c: Value) -> Value {
+        self.value(Op::MulAdd(a, b, c))
+    }
+
+    /// `-v`: flips the sign of floats, negates integers.
+    #[track_caller]
+    pub fn neg(&mut self, v: Value) -> Value {
+        let op = if self.ty(v).is_float() { UnaryOp::FNeg } else { UnaryOp::INeg };
+        self.unary(op, v)
+    }
+
+    /// `v + i` for a constant, integers.
+    #[track_caller]
+    pub fn add_imm(&mut self, v: Value, i: i64) -> Value {
+        let c = self.int(self.ty(v), i);
+        self.add(v, c)
+    }
+
+    /// `v * i` for a constant, integers.
+    #[track_caller]
+    pub fn mul_imm(&mut self, v: Value, i: i64) -> Value {
+        let c = self.int(self.ty(v), i);
+        self.mul(v, c)
+    }
+
+    /// `v << n` for a constant.
+    #[track_caller]
+    pub fn shl_imm(&mut self, v: Value, n: u32) -> Value {
+        let c = self.int(self.ty(v), i64::from(n));
+        self.binary(BinaryOp::Shl, v, c)
+    }
+
+    /// `v >> n` for a constant, shifting in zeros.
+    #[track_caller]
+    pub fn shr_u_imm(&mut self, v: Value, n: u32) -> Value {
+        let c = self.int(self.ty(v), i64::from(n));
+        self.binary(BinaryOp::ShrU, v, c)
+    }
+
+    /// `v >> n` for a constant, shifting in the sign.
+    #[track_caller]
+    pub fn shr_s_imm(&mut self, v: Value, n: u32) -> Value {
+        let c = self.int(self.ty(v), i64::from(n));
+        self.binary(BinaryOp::ShrS, v, c)
+    }
+
+    // ---- comparison and selection ----
+
+    /// Compares integers.
+    #[track_caller]
+    pub fn icmp(&mut self, cc: IntCc, a: Value, b: Value) -> Value {
+        self.value(Op::ICmp(cc, a, b))
+    }
+
+    /// Compares floats.
+    #[track_caller]
+    pub fn fcmp(&mut self, cc: FloatCc, a: Value, b: Value) -> Value {
+        self.value(Op::FCmp(cc, a, b))
+    }
+
+    /// Is it NaN?
+    #[track_caller]
+    pub fn is_nan(&mut self, v: Value) -> Value {
+        self.fcmp(FloatCc::Unordered, v, v)
+    }
+
+    /// `mask ? a : b`.
+    #[track_caller]
+    pub fn select(&mut self, mask: Value, a: Value, b: Value) -> Value {
+        self.value(Op::Select { mask, a, b })
+    }
+
+    /// A mask as `I8` lanes of 0 or 1, as booleans stand in memory.
+    #[track_caller]
+    pub fn mask_to_int(&mut self, mask: Value) -> Value {
+        self.value(Op::MaskToInt(mask))
+    }
+
+    /// Integer lanes as a mask: true where not 0.
+    #[track_caller]
+    pub fn int_to_mask(&mut self, v: Value) -> Value {
+        let zero = self.zero(self.ty(v));
+        self.icmp(IntCc::Ne, v, zero)
+    }
+
+    /// Is any lane true?
+    #[track_caller]
+    pub fn any(&mut self, mask: Value) -> Value {
+        if self.ty(mask) == COND { mask } else { self.value(Op::Any(mask)) }
+    }
+
+    /// Are all lanes true?
+    #[track_caller]
+    pub fn all(&mut self, mask: Value) -> Value {
+        if self.ty(mask) == COND { mask } else { self.value(Op::All(mask)) }
+    }
+
+    // ---- conversion ----
+
+    /// Converts to another element type; gives the value itself when it has that type.
+    #[track_caller]
+    pub fn convert(&mut self, op: ConvertOp, v: Value, to: Elem) -> Value {
+        let ty = self.ty(v);
+        if ty.elem() == Some(to) { v } else { self.value(Op::Convert { op, to: ty.with_elem(to), value: v }) }
+    }
+
+    /// Sign-extends to a wider integer.
+    #[track_caller]
+    pub fn sext(&mut self, v: Value, to: Elem) -> Value {
+        self.convert(ConvertOp::SExt, v, to)
+    }
+
+    /// Zero-extends to a wider integer.
+    #[track_caller]
+    pub fn zext(&mut self, v: Value, to: Elem) -> Value {
+        self.convert(ConvertOp::ZExt, v, to)
+    }
+
+    /// Keeps the low bits of an integer.
+    #[track_caller]
+    pub fn narrow(&mut self, v: Value, to: Elem) -> Value {
+        self.convert(ConvertOp::Narrow, v, to)
+    }
+
+    /// `f32` to `f64`.
+    #[track_caller]
+    pub fn promote(&mut self, v: Value) -> Value {
+        self.convert(ConvertOp::Promote, v, Elem::F64)
+    }
+
+    /// `f64` to `f32`.
+    #[track_caller]
+    pub fn demote(&mut self, v: Value) -> Value {
+        self.convert(ConvertOp::Demote, v, Elem::F32)
+    }
+
+    /// The same bits as another element type.
+    #[track_caller]
+    pub fn bitcast(&mut self, v: Value, to: Elem) -> Value {
+        self.convert(ConvertOp::Bitcast, v, to)
+    }
+
+    // ---- memory ----
+
+    /// An address with constant parts folded into its displacement.
+    fn simplify(&self, addr: Addr) -> Addr {
+        let mut addr = addr;
+        let fits = |disp: Option<i64>| disp.filter(|&d| i32::try_from(d).is_ok());
+        if let Some((index, scale)) = addr.index
+            && let Some(i) = self.known(index)
+            && let Some(disp) = fits(i.checked_mul(scale).and_then(|b| b.checked_add(addr.disp)))
+        {
+            addr = Addr { index: None, disp, ..addr };
+        }
+        if let Some(&(base, offset)) = self.offsets.get(&addr.base)
+            && let Some(disp) = fits(offset.checked_add(addr.disp))
+        {
+            addr = Addr { base, disp, ..addr };
+        }
+        addr
+    }
+
+    /// Reads a scalar or vector: `b.load(ty, p.at(16).idx(i, 4))`.
+    #[track_caller]
+    pub fn load(&mut self, ty: Type, addr: impl Into<Addr>) -> Value {
+        let addr = self.simplify(addr.into());
+        self.value(Op::Load { ty, addr })
+    }
+
+    /// Reads the first `count` lanes, the others are 0.
+    #[track_caller]
+    pub fn load_part(&mut self, ty: Type, addr: impl Into<Addr>, count: usize) -> Value {
+        if count == ty.lanes() {
+            return self.load(ty, addr);
+        }
+        let addr = self.simplify(addr.into());
+        let count = u8::try_from(count).expect("fewer lanes than the type");
+        self.value(Op::LoadPart { ty, addr, count })
+    }
+
+    /// Reads one element into every lane.
+    #[track_caller]
+    pub fn load_splat(&mut self, ty: Type, addr: impl Into<Addr>) -> Value {
+        if ty.lanes() == 1 {
+            return self.load(ty, addr);
+        }
+        let addr = self.simplify(addr.into());
+        self.value(Op::LoadSplat { ty, addr })
+    }
+
+    /// Writes a scalar or vector.
+    #[track_caller]
+    pub fn store(&mut self, addr: impl Into<Addr>, value: Value) {
+        let addr = self.simplify(addr.into());
+        self.push(Op::Store { addr, value });
+    }
+
+    /// Writes the first `count` lanes.
+    #[track_caller]
+    pub fn store_part(&mut self, addr: impl Into<Addr>, value: Value, count: usize) {
+        if count == self.ty(value).lanes() {
+            return self.store(addr, value);
+        }
+        let addr = self.simplify(addr.into());
+        let count = u8::try_from(count).expect("fewer lanes than the type");
+        self.push(Op::StorePart { addr, value, count });
+    }
+
+    /// An address as a pointer.
+    #[track_caller]
+    pub fn ptr(&mut self, addr: impl Into<Addr>) -> Value {
+        let addr = self.simplify(addr.into());
+        if addr.index.is_none() && addr.disp == 0 {
+            return addr.base;
+        }
+        let p = self.value(Op::PtrAdd(addr));
+        if addr.index.is_none() {
+            self.offsets.insert(p, (addr.base, addr.disp));
+        }
+        p
+    }
+
+    /// `p + i * scale` as a pointer, for a constant or a value.
+    #[track_caller]
+    pub fn ptr_add(&mut self, p: Value, i: impl Into<Index>, scale: usize) -> Value {
+        match i.into() {
+            Index::Const(c) => self.ptr(p.at(c * scale as i64)),
+            Index::Value(v) => self.ptr(p.at(0).idx(v, scale)),
+        }
+    }
+
+    /// Asks for the line of an address.
+    #[track_caller]
+    pub fn prefetch(&mut self, addr: impl Into<Addr>) {
+        let addr = self.simplify(addr.into());
+        self.push(Op::Prefetch(addr));
+    }
+
+    // ---- lanes ----
+
+    /// A scalar in every lane of `ty`.
+    #[track_caller]
+    pub fn splat(&mut self, ty: Type, v: Value) -> Value {
+        if ty == self.ty(v) {
+            return v;
+        }
+        match self.known.get(&v) {
+            Some(&bits) if ty.lane() == self.ty(v) => self.const_bits(ty, &vec![bits; ty.lanes()]),
+            _ => self.value(Op::Splat { ty, value: v }),
+        }
+    }
+
+    /// One lane of a vector or mask.
+    #[track_caller]
+    pub fn extract(&mut self, v: Value, lane: usize) -> Value {
+        if self.ty(v).lanes() == 1 && lane == 0 {
+            return v;
+        }
+        let lane = u8::try_from(lane).expect("a lane of the type");
+        self.value(Op::ExtractLane { value: v, lane })
+    }
+
+    /// The vector with one lane replaced.
+    #[track_caller]
+    pub fn insert(&mut self, into: Value, lane: usize, value: Value) -> Value {
+        if self.ty(into).lanes() == 1 && lane == 0 {
+            return value;
+        }
+        let lane = u8::try_from(lane).expect("a lane of the type");
+        self.value(Op::InsertLane { into, lane, value })
+    }
+
+    /// One lane of `v` in every lane.
+    #[track_caller]
+    pub fn splat_lane(&mut self, v: Value, lane: usize) -> Value {
+        let s = self.extract(v, lane);
+        self.splat(self.ty(v), s)
+    }
+
+    /// All lanes combined, in the tree order stated at the top of `kir`.
+    #[track_caller]
+    pub fn reduce(&mut self, op: BinaryOp, v: Value) -> Value {
+        if self.ty(v).lanes() == 1 { v } else { self.value(Op::Reduce(op, v)) }
+    }
+
+    /// Picks lanes of `a` followed by `b`.
+    #[track_caller]
+    pub fn shuffle(&mut self, a: Value, b: Value, lanes: &[usize]) -> Value {
+        let lanes = lanes.iter().map(|&l| u8::try_from(l).expect("a lane of two vectors")).collect();
+        self.value(Op::Shuffle { a, b, lanes })
+    }
+
+    // ---- control ----
+
+    /// A loop over `lo..hi` that carries values: the body gets the index and the carried values, and returns their next
+    /// values; the last ones are the result.
+    #[track_caller]
+    pub fn loop_(
+        &mut self,
+        lo: impl Into<Index>,
+        hi: impl Into<Index>,
+        step: i64,
+        init: &[Value],
+        body: impl FnOnce(&mut Builder, Value, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let (lo, hi) = (self.index(lo), self.index(hi));
+        if let (Some(from), Some(to)) = (self.known(lo), self.known(hi)) {
+            if from >= to {
+                return init.to_vec();
+            }
+            if to - from <= step {
+                let next = body(self, lo, init);
+                assert_eq!(next.len(), init.len(), "the body yields every carried value");
+                return next;
+            }
+        }
+        let iv = self.fresh(I64);
+        let carried: Vec<Carried> =
+            init.iter().map(|&init| Carried { param: self.fresh(self.kernel.ty(init)), init }).collect();
+        let params: Vec<Value> = carried.iter().map(|c| c.param).collect();
+        let body = self.block(|b| body(b, iv, &params));
+        self.push(Op::Loop(Box::new(Loop { iv, lo, hi, step, carried, body }))).to_vec()
+    }
+
+    /// A loop over `lo..hi` that carries nothing.
+    #[track_caller]
+    pub fn for_(
+        &mut self,
+        lo: impl Into<Index>,
+        hi: impl Into<Index>,
+        step: i64,
+        body: impl FnOnce(&mut Builder, Value),
+    ) {
+        self.loop_(lo, hi, step, &[], |b, iv, _| {
+            body(b, iv);
+            Vec::new()
+        });
+    }
+
+    /// The loop over this call's tasks, `begin..end`: the usual outermost loop of a kernel.
+    #[track_caller]
+    pub fn tasks(&mut self, body: impl FnOnce(&mut Builder, Value)) {
+        self.for_(self.begin(), self.end(), 1, body);
+    }
+
+    /// A conditional; both sides return values of the same types.
+    #[track_caller]
+    pub fn if_(
+        &mut self,
+        cond: Value,
+        then: impl FnOnce(&mut Builder) -> Vec<Value>,
+        otherwise: impl FnOnce(&mut Builder) -> Vec<Value>,
+    ) -> Vec<Value> {
+        match self.known.get(&cond) {
+            Some(1) => return then(self),
+            Some(_) => return otherwise(self),
+            None => {}
+        }
+        let then = self.block(then);
+        let otherwise = self.block(otherwise);
+        self.push(Op::If(Box::new(If { cond, then, otherwise }))).to_vec()
+    }
+
+    /// A conditional without results or an else.
+    #[track_caller]
+    pub fn when(&mut self, cond: Value, then: impl FnOnce(&mut Builder)) {
+        self.if_(
+            cond,
+            |b| {
+                then(b);
+                Vec::new()
+            },
+            |_| Vec::new(),
+        );
+    }
+
+    fn block(&mut self, fill: impl FnOnce(&mut Builder) -> Vec<Value>) -> Block {
+        self.blocks.push(Vec::new());
+        let yields = fill(self);
+        Block { insts: self.blocks.pop().expect("the block just opened"), yields }
+    }
+}
+
+macro_rules! binary_methods {
+    ($($(#[$doc:meta])* $name:ident $op:ident;)*) => {
+        impl Builder {
+            $($(#[$doc])*
+            #[track_caller]
+            pub fn $name(&mut self, a: Value, b: Value) -> Value {
+                self.binary(BinaryOp::$op, a, b)
+            })*
+        }
+    };
+}
+
+binary_methods! {
+    /// `a / b` on floats.
+    div FDiv;
+    /// `a / b` on signed integers; `x / 0 = 0`.
+    div_s DivS;
+    /// `a / b` on unsigned integers; `x / 0 = 0`.
+    div_u DivU;
+    /// `a % b` on signed integers, with the sign of `a`; `x % 0 = x`.
+    rem_s RemS;
+    /// `a % b` on unsigned integers; `x % 0 = x`.
+    rem_u RemU;
+    /// Bitwise and, of integers and masks.
+    and And;
+    /// Bitwise or, of integers and masks.
+    or Or;
+    /// Bitwise exclusive or, of integers and masks.
+    xor Xor;
+    /// `a << b`, amounts modulo the width.
+    shl Shl;
+    /// `a >> b` with the sign.
+    shr_s ShrS;
+    /// `a >> b` with zeros.
+    shr_u ShrU;
+    /// The smaller, signed.
+    min_s MinS;
+    /// The larger, signed.
+    max_s MaxS;
+    /// The smaller, unsigned.
+    min_u MinU;
+    /// The larger, unsigned.
+    max_u MaxU;
+    /// `a < b ? a : b` on floats: cheap on x86; a NaN anywhere gives `b`. `pmin(c, x)` lets a NaN in `x` through.
+    pmin PMin;
+    /// `a > b ? a : b` on floats: cheap on x86; a NaN anywhere gives `b`. ReLU that keeps NaN is `pmax(zero, x)`.
+    pmax PMax;
+    /// IEEE 754-2019 minimum: NaN if either is, -0 below +0.
+    fmin FMin;
+    /// IEEE 754-2019 maximum: NaN if either is, -0 below +0.
+    fmax FMax;
+}
+
+macro_rules! unary_methods {
+    ($($(#[$doc:meta])* $name:ident $op:ident;)*) => {
+        impl Builder {
+            $($(#[$doc])*
+            #[track_caller]
+            pub fn $name(&mut self, v: Value) -> Value {
+                self.unary(UnaryOp::$op, v)
+            })*
+        }
+    };
+}
+
+unary_methods! {
+    /// Bitwise complement, of integers and masks.
+    not Not;
+    /// Absolute value of floats.
+    abs FAbs;
+    /// Square root.
+    sqrt Sqrt;
+    /// Toward -inf.
+    floor Floor;
+    /// Toward +inf.
+    ceil Ceil;
+    /// Toward zero.
+    trunc Trunc;
+    /// To nearest, ties to even.
+    nearest Nearest;
+}
+
+/// Drops pure instructions whose results nobody reads, from the end backwards; `used` gathers what is read.
+fn sweep(block: &mut Block, used: &mut FxHashSet<Value>) {
+    used.extend(block.yields.iter().copied());
+    let mut kept = Vec::with_capacity(block.insts.len());
+    for mut inst in std::mem::take(&mut block.insts).into_iter().rev() {
+        if inst.op.is_pure() && !inst.results.iter().any(|r| used.contains(r)) {
+            continue;
+        }
+        inst.op.for_each_operand(|v| {
+            used.insert(v);
+        });
+        match &mut inst.op {
+            Op::Loop(l) => sweep(&mut l.body, used),
+            Op::If(i) => {
+                sweep(&mut i.then, used);
+                sweep(&mut i.otherwise, used);
+            }
+            _ => {}
+        }
+        kept.push(inst);
+    }
+    kept.reverse();
+    block.insts = kept;
+}
+
+fn float_bits(elem: Elem, x: f64) -> u64 {
+    match elem {
+        Elem::F32 => u64::from((x as f32).to_bits()),
+        Elem::F64 => x.to_bits(),
+        int => panic!("a float constant of type {int}"),
+    }
+}
+
+/// The low bits of `elem` as a signed number.
+pub(crate) fn sign_extend(elem: Elem, bits: u64) -> i64 {
+    let shift = 64 - elem.bits();
+    ((bits << shift) as i64) >> shift
+}
