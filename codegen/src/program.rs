@@ -3,24 +3,30 @@
 //! A [`Program`] is everything a library holds, still in parts: packed weights, kernels (one entry for each distinct
 //! kernel and CPU level) and, for each shape set and level, the list of steps that calls the kernels in order.
 //!
-//!     Program
-//!       consts    packed weights, one copy for all sets and levels
-//!       kernels   (name, level, kernel IR), deduplicated by the lowering
-//!       sets      one for each combination of input shapes that was compiled
-//!         inputs, outputs        name, dtype, shape
-//!         levels                 one plan for each CPU level
-//!           steps                kernel, operands, number of tasks, and what profilers ask for
+//! ```text
+//! Program
+//!   consts    packed weights, one copy for all sets and levels
+//!   targets   one for each CPU level
+//!   kernels   (level, kernel IR), deduplicated by the lowering
+//!   sets      one for each combination of input shapes that was compiled
+//!     inputs, outputs        name, dtype, shape
+//!     levels                 one plan for each CPU level
+//!       steps                kernel, operands, number of tasks, and what profilers ask for
+//! ```
 //!
 //! Operands are places, never addresses: a byte offset into the arena, an input, an output or a constant. Emission turns
 //! them into a table of (base, offset) pairs, so that a library needs no relocation for its plan.
 //!
 //! Invariants ([`Program::verify`] checks all of them; emission relies on them):
-//!   1. every set has a plan for the same levels, in the same order, lowest first, and at least one level;
+//!   1. there is at least one target, all are of one triple, their levels rise; every set has a plan for each, in that order;
 //!   2. every set has the same input and output names and dtypes, in the same order: sets differ in shapes only;
 //!   3. every index (kernel, constant, input, output, argument) is in range, and a step's kernel is of the plan's level;
 //!   4. constants are aligned to a power of two, at most [`MAX_ALIGN`]; a constant operand starts inside its constant,
 //!      an input or output operand inside its tensor, an arena operand inside the arena (or at the end of an empty one).
 
+use crate::kir::Kernel;
+use crate::target::{Level, Target};
+use nncc_ir::{DType, Layout};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -28,14 +34,13 @@ use std::sync::Arc;
 /// The largest alignment a constant or the arena may ask for: a cache line, and the width of an AVX-512 register.
 pub const MAX_ALIGN: usize = 64;
 
-/// Lanes of one channel block in the blocked layout `[N][ceil(C/16)][spatial...][16]`.
-pub const CHANNEL_BLOCK: usize = 16;
-
 /// One model, lowered: kernels, plans and weights, ready to be emitted.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     /// The model's name as the user knows it; emission derives symbol names from it.
     pub name: String,
+    /// What the kernels are compiled for: one target for each level of the plans, in the same order.
+    pub targets: Vec<Target>,
     /// Packed weights, shared by all sets and levels; indexed by [`ConstId`].
     pub consts: Vec<Const>,
     /// Distinct kernels; indexed by [`KernelId`].
@@ -52,39 +57,13 @@ pub struct ConstId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelId(pub u32);
 
-/// A kernel of one CPU level.
+/// A kernel for one CPU level.
 #[derive(Clone, Debug)]
 pub struct ProgramKernel {
-    /// Name in listings, symbol tables and profiles, e.g. `f32_conv2d_blocked__avx2_6x16`.
-    pub name: String,
     /// The level whose instructions the kernel may use.
     pub level: Level,
-}
-
-/// A CPU level: which instructions a kernel may use. Ordered: a CPU that runs one level runs all lower ones of the
-/// same architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Level {
-    /// x86-64-v1: SSE2, no FMA. Every x86-64 CPU.
-    X86V1,
-    /// x86-64-v3: AVX2 and FMA.
-    X86V3,
-    /// x86-64-v4: AVX-512 F, BW, CD, DQ and VL.
-    X86V4,
-    /// ARMv8.0-A with NEON. Every aarch64 CPU.
-    Neon,
-}
-
-impl Level {
-    /// The name that `--target-cpu` and the library's own description use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::X86V1 => "x86-64-v1",
-            Level::X86V3 => "x86-64-v3",
-            Level::X86V4 => "x86-64-v4",
-            Level::Neon => "neon",
-        }
-    }
+    /// What it does; its name stands in symbol tables, listings and profiles.
+    pub ir: Kernel,
 }
 
 /// Bytes of a constant operand: packed weights, a bias, a table.
@@ -198,7 +177,7 @@ pub struct Port {
 impl Port {
     /// Size in bytes; `None` when it does not fit in memory.
     pub fn bytes(&self) -> Option<usize> {
-        self.shape.iter().try_fold(self.dtype.size(), |bytes, &extent| bytes.checked_mul(extent))
+        self.shape.iter().try_fold(self.dtype.bytes(), |bytes, &extent| bytes.checked_mul(extent))
     }
 }
 
@@ -248,16 +227,7 @@ pub struct StepResult {
     /// Logical extents (those of ONNX, whatever the layout).
     pub shape: Vec<usize>,
     /// How the elements lie in memory.
-    pub layout: ValueLayout,
-}
-
-/// How a traced value's elements lie in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ValueLayout {
-    /// Row-major, contiguous.
-    RowMajor,
-    /// `[N][ceil(C/16)][spatial...][16]`, the last block 8 wide when C mod 16 is in 1..=8; padding lanes hold anything.
-    Blocked,
+    pub layout: Layout,
 }
 
 /// Where an operand of a step lies. Offsets are in bytes.
@@ -271,54 +241,6 @@ pub enum Arg {
     Output(u32, usize),
     /// In a constant, at an offset.
     Const(ConstId, usize),
-}
-
-/// Element types of inputs, outputs and traced values. The numbers are those of ONNX's `TensorProto.DataType`, and so
-/// are the ABI's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum DType {
-    /// IEEE binary32.
-    F32 = 1,
-    /// Unsigned, 8 bits.
-    U8 = 2,
-    /// Signed, 8 bits.
-    I8 = 3,
-    /// Signed, 32 bits.
-    I32 = 6,
-    /// Signed, 64 bits.
-    I64 = 7,
-    /// One byte, 0 or 1.
-    Bool = 9,
-    /// IEEE binary64.
-    F64 = 11,
-}
-
-impl DType {
-    /// All of them.
-    pub const ALL: [DType; 7] = [DType::F32, DType::U8, DType::I8, DType::I32, DType::I64, DType::Bool, DType::F64];
-
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            DType::U8 | DType::I8 | DType::Bool => 1,
-            DType::F32 | DType::I32 => 4,
-            DType::I64 | DType::F64 => 8,
-        }
-    }
-
-    /// The short name used in listings and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            DType::F32 => "f32",
-            DType::U8 => "u8",
-            DType::I8 => "i8",
-            DType::I32 => "i32",
-            DType::I64 => "i64",
-            DType::Bool => "bool",
-            DType::F64 => "f64",
-        }
-    }
 }
 
 /// A broken invariant: a bug in lowering, never in the user's model.
@@ -342,6 +264,14 @@ impl Program {
                 return error(format!("constant {i}"), format!("alignment {} is not allowed", constant.align));
             }
         }
+        let Some(target) = self.targets.first() else {
+            return error("program".into(), "no target".into());
+        };
+        if !self.targets.is_sorted_by(|a, b| a.level < b.level)
+            || self.targets.iter().any(|t| t.triple != target.triple)
+        {
+            return error("program".into(), "targets differ in more than level, or levels do not rise".into());
+        }
         let Some(first) = self.sets.first() else {
             return error("program".into(), "no shape set".into());
         };
@@ -355,9 +285,9 @@ impl Program {
             if set.inputs.iter().chain(&set.outputs).any(|port| port.bytes().is_none()) {
                 return error(format!("set {s}"), "an input or output does not fit in memory".into());
             }
-            let levels = |set: &ShapeSet| set.levels.iter().map(|plan| plan.level).collect::<Vec<_>>();
-            if set.levels.is_empty() || levels(set) != levels(first) || !levels(set).is_sorted() {
-                return error(format!("set {s}"), format!("levels {:?}, set 0 has {:?}", levels(set), levels(first)));
+            let levels: Vec<Level> = set.levels.iter().map(|plan| plan.level).collect();
+            if !levels.iter().copied().eq(self.targets.iter().map(|target| target.level)) {
+                return error(format!("set {s}"), format!("plans for {levels:?} do not match the targets"));
             }
             for plan in &set.levels {
                 for (i, step) in plan.steps.iter().enumerate() {
@@ -375,7 +305,7 @@ impl Program {
             return Err(format!("kernel {} of {}", step.kernel.0, self.kernels.len()));
         };
         if kernel.level != plan.level {
-            return Err(format!("kernel \"{}\" is for {}", kernel.name, kernel.level.name()));
+            return Err(format!("kernel \"{}\" is for {}", kernel.ir.name, kernel.level.name()));
         }
         for (i, &arg) in step.args.iter().enumerate() {
             let (offset, size) = match arg {
