@@ -29,9 +29,10 @@
 //! Ill-typed use panics with the caller's line: the types are the template's own, so this is a bug of the template and
 //! cannot depend on a model file beyond what the template itself lets through.
 
+use super::canonical::canonicalize;
 use super::typing::result_types;
 use super::*;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 /// A loop bound or an index: a constant or a value. Made from integers and from [`Value`]s.
 #[derive(Clone, Copy, Debug)]
@@ -131,13 +132,13 @@ impl Builder {
         Some(sign_extend(elem, *self.known.get(&v)?))
     }
 
-    /// The finished kernel: constants first, unused pure instructions gone.
+    /// The finished kernel: constants first, unused pure instructions gone, values numbered in order.
     pub fn finish(mut self) -> Kernel {
         assert_eq!(self.blocks.len(), 1, "every block is closed");
         let mut insts = self.prelude;
         insts.append(&mut self.blocks[0]);
         self.kernel.body.insts = insts;
-        sweep(&mut self.kernel.body, &mut FxHashSet::default());
+        canonicalize(&mut self.kernel);
         self.kernel
     }
 
@@ -778,31 +779,6 @@ unary_methods! {
     trunc Trunc;
     /// To nearest, ties to even.
     nearest Nearest;
-}
-
-/// Drops pure instructions whose results nobody reads, from the end backwards; `used` gathers what is read.
-fn sweep(block: &mut Block, used: &mut FxHashSet<Value>) {
-    used.extend(block.yields.iter().copied());
-    let mut kept = Vec::with_capacity(block.insts.len());
-    for mut inst in std::mem::take(&mut block.insts).into_iter().rev() {
-        if inst.op.is_pure() && !inst.results.iter().any(|r| used.contains(r)) {
-            continue;
-        }
-        inst.op.for_each_operand(|v| {
-            used.insert(v);
-        });
-        match &mut inst.op {
-            Op::Loop(l) => sweep(&mut l.body, used),
-            Op::If(i) => {
-                sweep(&mut i.then, used);
-                sweep(&mut i.otherwise, used);
-            }
-            _ => {}
-        }
-        kept.push(inst);
-    }
-    kept.reverse();
-    block.insts = kept;
 }
 
 fn float_bits(elem: Elem, x: f64) -> u64 {

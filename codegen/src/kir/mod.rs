@@ -33,9 +33,18 @@
 //! | `mod.rs` | the types |
 //! | [`typing`] | the type of every instruction's result: the one place that says what is well typed |
 //! | [`builder`] | what templates are written against |
+//! | [`canonical`] | the form in which equal kernels are equal |
+//! | [`print`], [`parse`] | the text form |
+//! | [`verify`] | the invariants |
+//! | [`interp`] | the meaning: the oracle of the backends |
 
 pub mod builder;
+pub mod canonical;
+pub mod interp;
+pub mod parse;
+pub mod print;
 pub mod typing;
+pub mod verify;
 
 pub use builder::{Builder, Index};
 
@@ -710,6 +719,64 @@ impl Op {
         match self {
             Op::Loop(l) => SmallVec::from_iter([&l.body]),
             Op::If(i) => SmallVec::from_iter([&i.then, &i.otherwise]),
+            _ => SmallVec::new(),
+        }
+    }
+
+    /// The same, to change them.
+    pub fn for_each_operand_mut(&mut self, mut f: impl FnMut(&mut Value)) {
+        let in_addr = |addr: &mut Addr, f: &mut dyn FnMut(&mut Value)| {
+            f(&mut addr.base);
+            if let Some((index, _)) = &mut addr.index {
+                f(index);
+            }
+        };
+        match self {
+            Op::Const { .. } | Op::VecConst { .. } => {}
+            Op::Splat { value, .. }
+            | Op::Unary(_, value)
+            | Op::Convert { value, .. }
+            | Op::MaskToInt(value)
+            | Op::Any(value)
+            | Op::All(value)
+            | Op::ExtractLane { value, .. }
+            | Op::Reduce(_, value) => f(value),
+            Op::Binary(_, a, b) | Op::ICmp(_, a, b) | Op::FCmp(_, a, b) | Op::Shuffle { a, b, .. } => {
+                f(a);
+                f(b);
+            }
+            Op::InsertLane { into, value, .. } => {
+                f(into);
+                f(value);
+            }
+            Op::MulAdd(a, b, c) | Op::Select { mask: a, a: b, b: c } => {
+                f(a);
+                f(b);
+                f(c);
+            }
+            Op::Load { addr, .. }
+            | Op::LoadPart { addr, .. }
+            | Op::LoadSplat { addr, .. }
+            | Op::PtrAdd(addr)
+            | Op::Prefetch(addr) => in_addr(addr, &mut f),
+            Op::Store { addr, value } | Op::StorePart { addr, value, .. } => {
+                in_addr(addr, &mut f);
+                f(value);
+            }
+            Op::Loop(l) => {
+                f(&mut l.lo);
+                f(&mut l.hi);
+                l.carried.iter_mut().for_each(|c| f(&mut c.init));
+            }
+            Op::If(i) => f(&mut i.cond),
+        }
+    }
+
+    /// The blocks inside, to change them.
+    pub fn blocks_mut(&mut self) -> SmallVec<[&mut Block; 2]> {
+        match self {
+            Op::Loop(l) => SmallVec::from_iter([&mut l.body]),
+            Op::If(i) => SmallVec::from_iter([&mut i.then, &mut i.otherwise]),
             _ => SmallVec::new(),
         }
     }
