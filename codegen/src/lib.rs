@@ -7,10 +7,16 @@
 //! |---|---|
 //! | [`target`] | what is compiled for: triple, CPU level, register and cache sizes |
 //! | [`kir`] | the kernel IR: types, builder, text form, verifier, interpreter |
+//! | [`lower`] | operator by operator: graph to kernels and steps |
+//! | [`kernels`] | templates: generators of kernel IR |
+//! | [`pack`] | the layouts of packed weights |
 //! | [`program`] | what lowering makes and emission eats |
 //! | [`backend`] | kernel IR to machine code |
 
 pub mod backend;
+pub mod kernels;
 pub mod kir;
+pub mod lower;
+pub mod pack;
 pub mod program;
 pub mod target;

@@ -470,7 +470,7 @@ impl FloatCc {
 }
 
 /// What an instruction does. Its result types follow from it and from its operands' types: [`typing::result_types`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// A scalar or `Mask(1)` by its bits, those beyond the width zero.
     Const {
@@ -605,7 +605,7 @@ pub enum Op {
 }
 
 /// `for (iv = lo; iv < hi; iv += step)`, signed; `lo` and `hi` are read once, before.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Loop {
     /// The induction variable, an `I64` defined in the body.
     pub iv: Value,
@@ -622,7 +622,7 @@ pub struct Loop {
 }
 
 /// One loop-carried value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Carried {
     /// Its name in the body.
     pub param: Value,
@@ -631,7 +631,7 @@ pub struct Carried {
 }
 
 /// A conditional; both blocks yield the same types.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct If {
     /// A `Mask(1)`.
     pub cond: Value,
@@ -642,7 +642,7 @@ pub struct If {
 }
 
 /// Instructions in order, then the values handed to the construct around.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Block {
     /// In order of execution.
     pub insts: Vec<Inst>,
@@ -651,7 +651,7 @@ pub struct Block {
 }
 
 /// One instruction: nothing, one value, or (loops and conditionals) several are defined.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Inst {
     /// The values defined.
     pub results: SmallVec<[Value; 1]>,
@@ -800,7 +800,7 @@ pub enum Access {
 }
 
 /// One operand of a kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ArgDecl {
     /// For listings and errors; need not be unique.
     pub name: String,
@@ -829,7 +829,7 @@ impl ArgDecl {
 
 /// One function over buffers. The first values are its entry values: a `Ptr` for each operand, then [`scratch`](Self::scratch),
 /// [`begin`](Self::begin) and [`end`](Self::end).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
     /// A C identifier; unique in a program only after lowering has made it so.
     pub name: String,

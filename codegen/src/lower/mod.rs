@@ -1,0 +1,164 @@
+//! Lowering: graphs with a memory plan in, a [`Program`] of kernels and steps out.
+//!
+//! Every node becomes zero or more steps, for each shape set and each CPU level on its own; packed weights and equal kernels
+//! are shared by all of them. What an operator becomes is decided in `lower/<family>.rs`, the file of the same name as the
+//! operator's home in `ir/src/ops/`: a function `lower(op, cx)` that reads its operands from the [`LowerCx`], asks a template
+//! in `kernels/` for a kernel and appends steps. Dispatch is the one `match` in [`lower_op`].
+//!
+//! ```text
+//! Graph + Placement ──> lower_op ──> lower/<family>.rs ──> kernels/<template>.rs ──> Kernel
+//!    (one a set)          │                │                                            │ deduplicated by content
+//!                         │                └── cx.packed / cx.constant ──> Const        │ deduplicated by content
+//!                         └── cx.step ──> Step {kernel, args, tasks}  ──────────────────┘
+//! ```
+//!
+//! What a lowering may rely on: dimensions are known numbers; operand and output places do not overlap unless the plan
+//! computes in place, and then they are equal. What it must keep: a step writes only its outputs and workspace, and works
+//! for any partition of its tasks over threads.
+//!
+//! Memory beyond the plan: `scratch` is per thread and holds nothing between tasks of different threads or steps;
+//! [`LowerCx::workspace`] is shared by all threads and holds between the steps of one node. The workspace lies behind the
+//! planned arena and is as large as the largest demand of one node, which may differ by CPU level.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | the driver, dispatch, errors |
+//! | [`cx`] | what a lowering sees: operands, constants, kernels, steps |
+//! | [`placement`] | where values lie: what is asked of a memory plan |
+//! | [`pools`] | constants and kernels, each once |
+
+pub mod cx;
+pub mod placement;
+pub mod pools;
+
+pub use cx::{Call, LowerCx, Operand};
+pub use placement::{Placement, Separate};
+
+use crate::program::{LevelPlan, Port, Program, ProgramError, ShapeSet};
+use crate::target::Target;
+use nncc_ir::{Graph, Layout, Op};
+use pools::Pools;
+
+/// Why a graph could not be lowered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LowerError {
+    /// nncc has no kernel for this.
+    #[error("unsupported: {op}: {what}\n  --> node \"{node}\"")]
+    Unsupported {
+        /// The model's name for the node.
+        node: String,
+        /// The operator.
+        op: String,
+        /// What about it, with the offending type or attribute.
+        what: String,
+    },
+    /// A dimension is still a symbol.
+    #[error("{value} has the unknown dimension {dim}\n  --> node \"{node}\"\n  help: fix it with --dim {dim}=NUMBER")]
+    Symbolic {
+        /// The model's name for the node.
+        node: String,
+        /// The value.
+        value: String,
+        /// The symbol.
+        dim: String,
+    },
+    /// A tensor beyond what can be addressed.
+    #[error("{value} is too large: {ty}\n  --> node \"{node}\"")]
+    TooLarge {
+        /// The model's name for the node.
+        node: String,
+        /// The value.
+        value: String,
+        /// Its type.
+        ty: String,
+    },
+    /// The graph or its plan breaks a promise: a bug in nncc.
+    #[error("internal error: lowering of node \"{node}\": {what}")]
+    Internal {
+        /// The model's name for the node.
+        node: String,
+        /// Which promise.
+        what: String,
+    },
+    /// What came out is malformed: a bug in nncc.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+/// One combination of input shapes to compile: the graph with these shapes and where its values lie.
+#[derive(Clone, Copy)]
+pub struct SetSource<'a> {
+    /// Optimized, every dimension known.
+    pub graph: &'a Graph,
+    /// Its memory plan.
+    pub plan: &'a dyn Placement,
+}
+
+/// Lowers a model: one shape set for each of `sets`, one plan in it for each of `targets` (of one triple, levels rising).
+///
+/// # Errors
+/// A node that has no kernel, an unknown dimension, or a bug of an earlier pass.
+pub fn lower(name: &str, sets: &[SetSource<'_>], targets: &[Target]) -> Result<Program, LowerError> {
+    let mut pools = Pools::default();
+    let sets = sets.iter().map(|set| lower_set(*set, targets, &mut pools)).collect::<Result<Vec<_>, _>>()?;
+    let (consts, kernels) = pools.into_parts();
+    let program = Program { name: name.into(), targets: targets.to_vec(), consts, kernels, sets };
+    program.verify()?;
+    Ok(program)
+}
+
+fn lower_set(set: SetSource<'_>, targets: &[Target], pools: &mut Pools) -> Result<ShapeSet, LowerError> {
+    let port = |name: &str, v| {
+        let (ty, shape) = (set.graph.ty(v), cx::known_dims(set.graph, v)?);
+        Ok(Port { name: name.into(), dtype: ty.dtype, shape })
+    };
+    let inputs = set.graph.inputs().iter().map(|&n| {
+        let v = nncc_ir::ValueId { node: n, out: 0 };
+        port(&set.graph.value(v).name, v)
+    });
+    let inputs = inputs.collect::<Result<_, LowerError>>()?;
+    let outputs = set.graph.outputs().iter().map(|(name, v)| port(name, *v)).collect::<Result<_, LowerError>>()?;
+    let levels = targets.iter().map(|t| lower_level(set, t, pools)).collect::<Result<_, _>>()?;
+    Ok(ShapeSet { inputs, outputs, levels })
+}
+
+fn lower_level(set: SetSource<'_>, target: &Target, pools: &mut Pools) -> Result<LevelPlan, LowerError> {
+    let mut level = cx::LevelState::new(set, target, pools);
+    for &node in set.plan.order() {
+        if matches!(set.graph.op(node), Op::Input | Op::Constant(_)) {
+            continue;
+        }
+        let mut cx = LowerCx::for_node(&mut level, node)?;
+        lower_op(set.graph.op(node), &mut cx)?;
+        cx.finish()?;
+    }
+    copy_outputs(set, &mut level)?;
+    Ok(level.finish())
+}
+
+/// Lowers one operator: the only list of operators in this crate.
+pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    match op {
+        Op::Input | Op::Constant(_) => Ok(()),
+        _ => Err(cx.unsupported("there is no kernel for this operator")),
+    }
+}
+
+/// Copies the graph's outputs that do not lie in their output buffer: a value that is output twice, an input or a constant
+/// that is an output as well.
+fn copy_outputs(set: SetSource<'_>, level: &mut cx::LevelState<'_>) -> Result<(), LowerError> {
+    for (i, &(_, v)) in set.graph.outputs().iter().enumerate() {
+        if set.graph.value(v).layout != Layout::RowMajor {
+            let (node, what) = (cx::node_name(set.graph, v.node), format!("output {i} is not row-major"));
+            return Err(LowerError::Internal { node, what });
+        }
+        let mut cx = LowerCx::for_output(level, v, i as u32)?;
+        let (from, to) = (cx.input(0)?, cx.output(0));
+        let src = cx.arg(&from)?;
+        if src != cx.arg(&to)? {
+            crate::kernels::copy::lower_copy(&mut cx, &from, &to)?;
+            cx.finish()?;
+        }
+    }
+    Ok(())
+}
