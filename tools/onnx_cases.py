@@ -132,8 +132,48 @@ def described(values, arrays):
             for value, array in zip(values, arrays)]
 
 
-def write_case(out, case, kind):
-    """Writes one case and returns its entry of the list."""
+def save_case(out, kind, name, model, sets, rtol, atol):
+    """Writes one case and returns its entry of the list. A value of a data set is an array or a reason, a word."""
+    graph = model.graph
+    sets = [tuple([normalized(v) for v in side] for side in one) for one in sets]
+    why = next((v for one in sets for side in one for v in side if isinstance(v, str)), None)
+    assert sets, f"{name} has no data"
+    folder = os.path.join(out, kind, name)
+    os.makedirs(folder)
+    onnx.save(model, os.path.join(folder, "model.onnx"))
+    for i, one in enumerate(sets):
+        for stem, values, arrays in (("in", fed_inputs(graph), one[0]), ("out", graph.output, one[1])):
+            if why:
+                continue
+            assert len(arrays) == len(values), f"{name}: {len(arrays)} {stem} arrays for {len(values)} values"
+            os.makedirs(os.path.join(folder, f"set{i}"), exist_ok=True)
+            for j, array in enumerate(arrays):
+                np.save(os.path.join(folder, f"set{i}", f"{stem}{j}.npy"), np.ascontiguousarray(array).reshape(array.shape))
+    return {
+        "name": f"{kind}/{name}",
+        "expanded": re.search(r"_expanded(_ver\d+)?$", name) is not None,
+        "ops": sorted(ops_of(graph)),
+        "opset": next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
+        "rtol": rtol,
+        "atol": atol,
+        "inputs": described(fed_inputs(graph), sets[0][0]),
+        "outputs": described(graph.output, sets[0][1]),
+        "sets": len(sets),
+        "why": why,
+    }
+
+
+def save_listing(out, cases, totals):
+    """Writes OUT/cases.json, the last file of a complete run."""
+    cases.sort(key=lambda c: c["name"])
+    listing = {"onnx": onnx.__version__, "totals": totals, "expanded": sum(c["expanded"] for c in cases), "cases": cases}
+    with open(os.path.join(out, "cases.json"), "w") as file:
+        json.dump(listing, file, indent=1)
+    return listing
+
+
+def package_case(out, case, kind):
+    """Writes a case of the package and returns its entry."""
     if kind == "light":
         model, sets = light_case(case)
     elif case.model is not None:
@@ -141,35 +181,7 @@ def write_case(out, case, kind):
     else:
         model = onnx.load(os.path.join(case.model_dir, "model.onnx"))
         sets = data_sets_on_disk(case.model_dir, model)
-    sets = [tuple([normalized(v) for v in side] for side in one) for one in sets]
-    assert sets, f"{case.name} has no data"
-    why = next((v for one in sets for side in one for v in side if isinstance(v, str)), None)
-    graph = model.graph
-    for inputs, outputs in sets:
-        assert len(inputs) == len(fed_inputs(graph)) or why, f"{case.name}: inputs do not match the graph"
-        assert len(outputs) == len(graph.output) or why, f"{case.name}: outputs do not match the graph"
-
-    folder = os.path.join(out, kind, case.name)
-    os.makedirs(folder)
-    onnx.save(model, os.path.join(folder, "model.onnx"))
-    if why is None:
-        for i, (inputs, outputs) in enumerate(sets):
-            os.makedirs(os.path.join(folder, f"set{i}"))
-            for stem, arrays in (("in", inputs), ("out", outputs)):
-                for j, array in enumerate(arrays):
-                    np.save(os.path.join(folder, f"set{i}", f"{stem}{j}.npy"), np.ascontiguousarray(array).reshape(array.shape))
-    return {
-        "name": f"{kind}/{case.name}",
-        "expanded": re.search(r"_expanded(_ver\d+)?$", case.name) is not None,
-        "ops": sorted(ops_of(graph)),
-        "opset": next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
-        "rtol": case.rtol,
-        "atol": case.atol,
-        "inputs": described(fed_inputs(graph), sets[0][0]),
-        "outputs": described(graph.output, sets[0][1]),
-        "sets": len(sets),
-        "why": why,
-    }
+    return save_case(out, kind, case.name, model, sets, case.rtol, case.atol)
 
 
 def main():
@@ -184,13 +196,10 @@ def main():
     for kind in KINDS:
         name = "light" if kind == "real" else kind
         shutil.rmtree(os.path.join(out, name), ignore_errors=True)
-        cases += [write_case(out, case, name) for case in loader.load_model_tests(kind=kind)]
+        cases += [package_case(out, case, name) for case in loader.load_model_tests(kind=kind)]
     totals = {kind: sum(c["name"].startswith(f"{kind}/") for c in cases) for kind in TOTALS}
     assert totals == TOTALS, f"the suite has changed: {totals} for {TOTALS}"
-    cases.sort(key=lambda c: c["name"])
-    expanded = sum(c["expanded"] for c in cases)
-    with open(listing, "w") as file:
-        json.dump({"onnx": onnx.__version__, "totals": totals, "expanded": expanded, "cases": cases}, file, indent=1)
+    expanded = save_listing(out, cases, totals)["expanded"]
     reasons = {}
     for case in cases:
         if case["why"]:
