@@ -20,3 +20,5 @@ pub mod lower;
 pub mod pack;
 pub mod program;
 pub mod target;
+#[cfg(test)]
+pub(crate) mod testing;
