@@ -258,7 +258,8 @@ fn unary_int(f: UnaryFn, x: i64) -> i64 {
     }
 }
 
-fn binary_float(f: BinaryFn, x: f64, y: f64) -> f64 {
+/// A function of two floats, not rounded to the operands' type.
+pub(crate) fn binary_float(f: BinaryFn, x: f64, y: f64) -> f64 {
     let extremum = |pick: fn(f64, f64) -> f64| if x.is_nan() || y.is_nan() { f64::NAN } else { pick(x, y) };
     match f {
         BinaryFn::Add => x + y,
@@ -277,7 +278,8 @@ fn binary_float(f: BinaryFn, x: f64, y: f64) -> f64 {
     }
 }
 
-fn binary_int(f: BinaryFn, ty: DType, x: i64, y: i64) -> i64 {
+/// A function of two integers of type `ty`, not wrapped to its width.
+pub(crate) fn binary_int(f: BinaryFn, ty: DType, x: i64, y: i64) -> i64 {
     let unsigned = ty == DType::U64;
     let (ux, uy) = (x as u64, y as u64);
     let bits = 8 * ty.bytes() as i64;

@@ -6,6 +6,7 @@
 //! | [`graph`] | the graph: operators as nodes, values as their outputs |
 //! | [`op`], [`ops`] | what an operator is; every operator with its shape rule and reference evaluation |
 //! | [`pointwise`], [`broadcast`] | elementwise programs and how they are evaluated |
+//! | [`movement`] | what operators share that only move elements |
 //! | [`tensor`], [`constant`] | data: owned tensors for evaluation, handles to weights |
 //! | [`attr`], [`parse`] | the text form |
 //!
@@ -19,6 +20,7 @@ pub mod constant;
 pub mod dim;
 pub mod dtype;
 pub mod graph;
+pub mod movement;
 pub mod op;
 pub mod ops;
 pub mod parse;

@@ -23,6 +23,24 @@ macro_rules! type_err {
 #[error("{0}")]
 pub struct EvalError(pub String);
 
+impl From<TypeError> for EvalError {
+    fn from(e: TypeError) -> EvalError {
+        EvalError(e.0)
+    }
+}
+
+/// The operands of an operator that takes exactly `N` and needs all of them: types for `infer`, tensors for `eval`.
+pub fn operands<'a, T, const N: usize>(inputs: &[Option<&'a T>]) -> Result<[&'a T; N], TypeError> {
+    let all: Option<Vec<&'a T>> = inputs.iter().copied().collect();
+    match all.map(<[&'a T; N]>::try_from) {
+        Some(Ok(all)) => Ok(all),
+        _ => {
+            let s = if N == 1 { "" } else { "s" };
+            type_err!("takes {N} operand{s}, {} are given", inputs.iter().flatten().count())
+        }
+    }
+}
+
 /// An integer tensor whose elements may be symbolic: what is known at compile time of shape arithmetic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SymTensor {
@@ -30,6 +48,13 @@ pub struct SymTensor {
     pub dims: Vec<usize>,
     /// Elements, row-major.
     pub elems: Vec<Dim>,
+}
+
+impl SymTensor {
+    /// The type of a tensor of these dimensions, for shape rules that do not look at the element type.
+    pub fn ty(&self) -> TensorType {
+        TensorType::fixed(crate::DType::I64, &self.dims)
+    }
 }
 
 /// One operator: a struct of attributes with this trait. Operands are positional; an optional operand that is not given
@@ -47,7 +72,8 @@ pub trait Operator: Attributes + Clone + std::fmt::Debug + PartialEq + Into<Op> 
     /// evaluated exactly.
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError>;
 
-    /// The outputs where operands are shape arithmetic with symbols; `None` where that is not known. `types` are the operands' types.
+    /// The outputs where operands are shape arithmetic with symbols; `None` where that is not known. `types` are the operands'
+    /// types, which `infer` accepts.
     fn eval_symbolic(&self, inputs: &[Option<&SymTensor>], types: &[Option<&TensorType>]) -> Option<Vec<SymTensor>> {
         let _ = (inputs, types);
         None

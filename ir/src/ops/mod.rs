@@ -6,9 +6,23 @@ use crate::op::{EvalError, Operator, TypeError, define_ops};
 use crate::{Pointwise, SymTensor, Tensor, TensorType, type_err};
 
 pub mod activation;
+pub mod concat;
 pub mod conv;
+pub mod cum_sum;
 pub mod elementwise;
+pub mod expand;
+pub mod gather;
+pub mod one_hot;
 pub(crate) mod operands;
+pub mod pad;
+pub mod reduce;
+pub mod reshape;
+pub mod scatter;
+pub mod slice;
+pub mod space_depth;
+pub mod top_k;
+pub mod transpose;
+pub mod trilu;
 pub mod window;
 
 define_ops! {
@@ -18,4 +32,9 @@ define_ops! {
     activation::Softsign, activation::Mish, activation::Gelu, activation::Silu, activation::Swish, activation::Shrink,
     activation::Clip,
     conv::Conv, conv::ConvTranspose,
+    reshape::Reshape, reshape::Identity, reshape::Relayout, transpose::Transpose, expand::Expand, expand::Tile,
+    concat::Concat, concat::Split, slice::Slice, pad::Pad, space_depth::DepthToSpace, space_depth::SpaceToDepth,
+    gather::Gather, gather::GatherElements, gather::GatherNd, scatter::ScatterElements, scatter::ScatterNd,
+    one_hot::OneHot, top_k::TopK, trilu::Trilu,
+    reduce::Reduce, reduce::ArgReduce, cum_sum::CumSum,
 }
