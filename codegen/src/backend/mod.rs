@@ -19,6 +19,9 @@ pub struct MachineCode {
     pub bytes: Vec<u8>,
     /// What the first byte must be aligned to, for the constants' sake; a power of two.
     pub align: u32,
+    /// Bytes of stack that it uses below its return address; a library states the bound of all. Cranelift knows it as
+    /// `buffer.frame_layout().frame_to_fp_offset`.
+    pub stack: u32,
 }
 
 /// Why a kernel was not compiled.
