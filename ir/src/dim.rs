@@ -49,6 +49,14 @@ impl Dim {
         }
     }
 
+    /// Whether the form shows that this is not negative, whatever the symbols stand for. `N - 1` is not shown to be.
+    pub fn is_never_negative(&self) -> bool {
+        match self {
+            Dim::Known(n) => *n >= 0,
+            Dim::Sym(p) => p.terms.iter().all(|(m, c)| *c >= 0 && m.iter().all(Atom::is_never_negative)),
+        }
+    }
+
     /// The number as a size, if it is known and not negative.
     pub fn size(&self) -> Option<usize> {
         self.known().and_then(|n| usize::try_from(n).ok())
@@ -230,6 +238,15 @@ impl Dim {
 }
 
 impl Atom {
+    fn is_never_negative(&self) -> bool {
+        match self {
+            Atom::Symbol(_) => true,
+            Atom::FloorDiv(x, y) => x.is_never_negative() && y.is_never_negative(),
+            Atom::Max(x, y) => x.is_never_negative() || y.is_never_negative(),
+            Atom::Min(x, y) => x.is_never_negative() && y.is_never_negative(),
+        }
+    }
+
     fn substitute(&self, bind: &dyn Fn(&str) -> Option<Dim>) -> Dim {
         let both = |x: &Dim, y: &Dim| (x.substitute(bind), y.substitute(bind));
         match self {
