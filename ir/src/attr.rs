@@ -144,11 +144,13 @@ impl AttrValue for Pointwise {
     }
 }
 
-/// Splits at `sep` outside of brackets; an empty text has no parts.
+/// Splits at `sep` outside of brackets and of quotes; an empty text has no parts.
 pub fn split_top(text: &str, sep: char) -> Vec<&str> {
-    let (mut depth, mut start, mut parts) = (0i32, 0, Vec::new());
+    let (mut depth, mut quoted, mut start, mut parts) = (0i32, false, 0, Vec::new());
     for (i, c) in text.char_indices() {
         match c {
+            '"' => quoted = !quoted,
+            _ if quoted => {}
             '[' | '(' | '{' => depth += 1,
             ']' | ')' | '}' => depth -= 1,
             _ if c == sep && depth == 0 => {

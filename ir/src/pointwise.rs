@@ -163,6 +163,35 @@ fn_enum! {
     }
 }
 
+impl UnaryFn {
+    /// Whether the function is defined on elements of this type.
+    pub fn takes(self, t: DType) -> bool {
+        match self {
+            UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Sign => t != DType::Bool,
+            UnaryFn::Not => t == DType::Bool,
+            UnaryFn::BitNot => t.is_int(),
+            _ => t.is_float(),
+        }
+    }
+
+    /// The type of its result on elements of this type.
+    pub fn gives(self, t: DType) -> DType {
+        if matches!(self, UnaryFn::IsNan | UnaryFn::IsInf) { DType::Bool } else { t }
+    }
+}
+
+impl BinaryFn {
+    /// Whether the function is defined on elements of this type.
+    pub fn takes(self, t: DType) -> bool {
+        match self {
+            BinaryFn::And | BinaryFn::Or | BinaryFn::Xor => t == DType::Bool,
+            BinaryFn::BitAnd | BinaryFn::BitOr | BinaryFn::BitXor => t.is_int(),
+            BinaryFn::Shl | BinaryFn::Shr => t.is_int() && !t.is_signed_int(),
+            _ => t != DType::Bool,
+        }
+    }
+}
+
 /// A scalar of a program: floats by their value, integers and bool by theirs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
@@ -294,7 +323,7 @@ impl Pointwise {
 
     /// `f(a)`.
     pub fn unary(&mut self, f: UnaryFn, a: Ref) -> Ref {
-        let ty = if matches!(f, UnaryFn::IsNan | UnaryFn::IsInf) { DType::Bool } else { self.type_of(a) };
+        let ty = f.gives(self.type_of(a));
         self.push(Inst::Unary(f, a), ty)
     }
 
@@ -322,6 +351,33 @@ impl Pointwise {
     /// `a` converted to `ty`; `a` itself if it has that type.
     pub fn cast(&mut self, a: Ref, ty: DType) -> Ref {
         if self.type_of(a) == ty { a } else { self.push(Inst::Cast(a), ty) }
+    }
+
+    /// Checks what the methods above keep true by construction: instructions refer to earlier ones and have the types that
+    /// their functions take and give. For programs that come from a text.
+    pub fn check(&self) -> Result<(), String> {
+        if self.result as usize >= self.insts.len() {
+            return Err("the program has no result".into());
+        }
+        for (i, &(inst, ty)) in self.insts.iter().enumerate() {
+            let of = |r: Ref| self.insts[..i].get(r.0 as usize).map(|(_, t)| *t);
+            let fits = match inst {
+                Inst::Input(n) => self.inputs.get(n as usize) == Some(&ty),
+                Inst::Const(Scalar::Float(_)) => ty.is_float(),
+                Inst::Const(Scalar::Int(_)) => !ty.is_float(),
+                Inst::Unary(f, a) => of(a).is_some_and(|t| f.takes(t) && f.gives(t) == ty),
+                Inst::Binary(f, a, b) => of(a) == Some(ty) && of(b) == Some(ty) && f.takes(ty),
+                Inst::Compare(_, a, b) => of(a).is_some() && of(a) == of(b) && ty == DType::Bool,
+                Inst::Select { cond, then, otherwise } => {
+                    of(cond) == Some(DType::Bool) && of(then) == Some(ty) && of(otherwise) == Some(ty)
+                }
+                Inst::Cast(a) => of(a).is_some(),
+            };
+            if !fits {
+                return Err(format!("instruction {i} of {self} has operands that do not fit it"));
+            }
+        }
+        Ok(())
     }
 
     /// Appends `other`, reading its operands from `args`; returns its result.

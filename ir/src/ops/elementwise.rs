@@ -45,26 +45,6 @@ operator_attrs! {
     }
 }
 
-/// The element types that a unary function takes.
-fn unary_takes(f: UnaryFn, t: DType) -> bool {
-    match f {
-        UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Sign => t != DType::Bool,
-        UnaryFn::Not => t == DType::Bool,
-        UnaryFn::BitNot => t.is_int(),
-        _ => t.is_float(),
-    }
-}
-
-/// The element types that a binary function takes.
-fn binary_takes(f: BinaryFn, t: DType) -> bool {
-    match f {
-        BinaryFn::And | BinaryFn::Or | BinaryFn::Xor => t == DType::Bool,
-        BinaryFn::BitAnd | BinaryFn::BitOr | BinaryFn::BitXor => t.is_int(),
-        BinaryFn::Shl | BinaryFn::Shr => t.is_int() && !t.is_signed_int(),
-        _ => t != DType::Bool,
-    }
-}
-
 /// `a / b` of integers (or of floats that hold integers), where the result is an integer that a [`Dim`] can say.
 fn symbolic_quotient(a: &Dim, b: &Dim, is_float: bool) -> Option<Dim> {
     let floor = a.floor_div(b)?;
@@ -82,7 +62,7 @@ impl Operator for Unary {
 
     fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
         let [x] = infer_elementwise(inputs)?.operands;
-        if !unary_takes(self.function, x.dtype) {
+        if !self.function.takes(x.dtype) {
             return type_err!("{} does not take {}", self.function, x.dtype);
         }
         let bool_result = matches!(self.function, UnaryFn::IsNan | UnaryFn::IsInf);
@@ -122,7 +102,7 @@ impl Operator for Binary {
         if a.dtype != b.dtype {
             return type_err!("operands have different types, {} and {}", a.dtype, b.dtype);
         }
-        if !binary_takes(self.function, a.dtype) {
+        if !self.function.takes(a.dtype) {
             return type_err!("{} does not take {}", self.function, a.dtype);
         }
         Ok(vec![TensorType { dtype: a.dtype, shape: e.shape }])

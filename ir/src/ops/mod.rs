@@ -9,16 +9,23 @@ pub mod activation;
 pub mod concat;
 pub mod conv;
 pub mod cum_sum;
+pub mod einsum;
 pub mod elementwise;
 pub mod expand;
+pub mod fused;
 pub mod gather;
+pub mod matmul;
+pub mod norm;
 pub mod one_hot;
 pub(crate) mod operands;
 pub mod pad;
+pub mod pool;
 pub mod reduce;
 pub mod reshape;
+pub mod resize;
 pub mod scatter;
 pub mod slice;
+pub mod softmax;
 pub mod space_depth;
 pub mod top_k;
 pub mod transpose;
@@ -37,4 +44,10 @@ define_ops! {
     gather::Gather, gather::GatherElements, gather::GatherNd, scatter::ScatterElements, scatter::ScatterNd,
     one_hot::OneHot, top_k::TopK, trilu::Trilu,
     reduce::Reduce, reduce::ArgReduce, cum_sum::CumSum,
+    pool::MaxPool, pool::AveragePool, pool::LpPool,
+    norm::BatchNorm, norm::InstanceNorm, norm::GroupNorm, norm::LayerNorm, norm::RmsNorm, norm::Lrn, norm::LpNorm,
+    matmul::MatMul, matmul::Gemm, einsum::Einsum,
+    softmax::Softmax, softmax::LogSoftmax, softmax::Hardmax,
+    resize::Resize,
+    fused::Fused,
 }

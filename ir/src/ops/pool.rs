@@ -1,0 +1,358 @@
+//! Pooling: a maximum, a mean or a norm over sliding windows.
+//!
+//! Windows are [`Window`]'s; taps outside of the input never take part in a maximum or a norm. A mean divides by the number
+//! of taps inside the input, or with `count_include_pad` by the number inside the padded input: what `ceil_mode` lets a
+//! window hang over beyond the padding is never counted. That is ONNX's reference and PyTorch. A window without any tap
+//! inside has the maximum -inf (the lowest number of an integer type) at index -1, the mean 0 and the norm 0.
+//!
+//! Global pooling has no operator here: it is a `Reduce` over the spatial axes.
+//! Sources: ONNX MaxPool-22, AveragePool-22, LpPool-22.
+
+use crate::op::{EvalError, Operator, TypeError};
+use crate::ops::operands::{operands, output_dims, tensors};
+use crate::ops::window::Window;
+use crate::{DType, Tensor, TensorType, map_data, operator_attrs, type_err, with_data};
+
+operator_attrs! {
+    /// `x: T[N, C, spatial..] -> T[N, C, outputs..]` and, with `indices`, `I64[N, C, outputs..]`; T any number type.
+    /// A window with a NaN has the value NaN, at the index of its first one; of equal maxima the first counts.
+    pub struct MaxPool {
+        /// Size of the window, one a spatial axis.
+        pub kernel: Vec<usize>,
+        /// Distance of neighbouring windows.
+        pub strides: Vec<usize>,
+        /// Distance of neighbouring taps.
+        pub dilations: Vec<usize>,
+        /// Padding before x on each spatial axis, then behind it on each.
+        pub pads: Vec<usize>,
+        /// Whether a last window may hang over the padded input: see [`Window`].
+        pub ceil_mode: bool,
+        /// Whether there is a second output: where each maximum stands, as an index into the whole flattened x.
+        pub indices: bool,
+        /// How `indices` flattens the spatial axes: 0 the last one fastest, 1 the first one fastest.
+        pub storage_order: usize,
+    }
+}
+
+operator_attrs! {
+    /// `x: T[N, C, spatial..] -> T[N, C, outputs..]`, T in f32, f64.
+    pub struct AveragePool {
+        /// Size of the window, one a spatial axis.
+        pub kernel: Vec<usize>,
+        /// Distance of neighbouring windows.
+        pub strides: Vec<usize>,
+        /// Distance of neighbouring taps.
+        pub dilations: Vec<usize>,
+        /// Padding before x on each spatial axis, then behind it on each.
+        pub pads: Vec<usize>,
+        /// Whether a last window may hang over the padded input: see [`Window`].
+        pub ceil_mode: bool,
+        /// Whether the zeros of the padding are averaged as well.
+        pub count_include_pad: bool,
+    }
+}
+
+operator_attrs! {
+    /// `x: T[N, C, spatial..] -> T[N, C, outputs..]`, `(sum |x|^p)^(1/p)`, T in f32, f64.
+    pub struct LpPool {
+        /// Size of the window, one a spatial axis.
+        pub kernel: Vec<usize>,
+        /// Distance of neighbouring windows.
+        pub strides: Vec<usize>,
+        /// Distance of neighbouring taps.
+        pub dilations: Vec<usize>,
+        /// Padding before x on each spatial axis, then behind it on each.
+        pub pads: Vec<usize>,
+        /// Whether a last window may hang over the padded input: see [`Window`].
+        pub ceil_mode: bool,
+        /// The order of the norm, at least 1.
+        pub p: usize,
+    }
+}
+
+macro_rules! window_of {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The sliding window.
+            pub fn window(&self) -> Window<'_> {
+                Window { kernel: &self.kernel, strides: &self.strides, dilations: &self.dilations, pads: &self.pads }
+            }
+        }
+    )*};
+}
+window_of!(MaxPool, AveragePool, LpPool);
+
+/// The output's type: x's element type over the windows.
+fn infer_pool(window: Window, ceil: bool, x: &TensorType) -> Result<TensorType, TypeError> {
+    if x.rank() < 3 {
+        return type_err!("x of type {x} has no spatial axis");
+    }
+    window.check(x.rank() - 2)?;
+    let mut shape = x.shape[..2].to_vec();
+    for (axis, d) in x.shape[2..].iter().enumerate() {
+        shape.push(window.outputs(axis, d, ceil)?);
+    }
+    Ok(TensorType { dtype: x.dtype, shape })
+}
+
+fn float_only(x: &TensorType) -> Result<(), TypeError> {
+    if x.dtype.is_float() { Ok(()) } else { type_err!("takes f32 or f64, not {}", x.dtype) }
+}
+
+/// For each window of one plane, row-major: the elements of the plane that its taps read, in order.
+fn cells(window: Window, from: &[usize], to: &[usize]) -> Vec<Vec<usize>> {
+    let mut cells = vec![vec![0]];
+    for axis in 0..to.len() {
+        let taps: Vec<_> = (0..to[axis]).map(|o| window.taps_of_output(axis, o, from[axis])).collect();
+        let along = |cell: &Vec<usize>, (range, first): &(std::ops::Range<usize>, usize)| -> Vec<usize> {
+            let inputs = || (0..range.len()).map(|t| first + t * window.dilations[axis]);
+            cell.iter().flat_map(|&at| inputs().map(move |i| at * from[axis] + i)).collect()
+        };
+        let along = &along;
+        cells = cells.iter().flat_map(|cell| taps.iter().map(move |t| along(cell, t))).collect();
+    }
+    cells
+}
+
+/// `f(window number, the plane, the cells of a window)` for every window of every plane, in f64.
+fn pool(
+    window: Window,
+    inputs: &[Option<&Tensor>],
+    dims: &[usize],
+    f: impl Fn(usize, &[f64], &[usize]) -> f64,
+) -> Result<Vec<Tensor>, EvalError> {
+    let ([x], []) = tensors(inputs)?;
+    let cells = cells(window, &x.dims()[2..], &dims[2..]);
+    let plane: usize = x.dims()[2..].iter().product();
+    let xs = x.to_f64();
+    let planes = (0..dims[0] * dims[1]).map(|p| &xs[p * plane..][..plane]);
+    let y: Vec<f64> =
+        planes.flat_map(|x| cells.iter().enumerate().map(|(o, c)| f(o, x, c)).collect::<Vec<_>>()).collect();
+    Ok(vec![Tensor::from_f64(x.dtype(), dims, &y)])
+}
+
+impl Operator for MaxPool {
+    const NAME: &'static str = "max_pool";
+
+    fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
+        let ([x], []) = operands(inputs)?;
+        if x.dtype == DType::Bool {
+            return type_err!("does not take bool");
+        }
+        if self.storage_order > 1 {
+            return type_err!("storage_order is {}, neither 0 nor 1", self.storage_order);
+        }
+        let y = infer_pool(self.window(), self.ceil_mode, x)?;
+        let indices = TensorType { dtype: DType::I64, shape: y.shape.clone() };
+        Ok(if self.indices { vec![y, indices] } else { vec![y] })
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
+        let dims = output_dims(self, inputs)?;
+        let ([x], []) = tensors(inputs)?;
+        let spatial = &x.dims()[2..];
+        let cells = cells(self.window(), spatial, &dims[2..]);
+        let plane: usize = spatial.iter().product();
+        let planes = dims[0] * dims[1];
+        let places: Vec<Option<usize>> = with_data!(x.data(), v => (0..planes)
+            .flat_map(|p| cells.iter().map(move |c| first_max(&v[p * plane..][..plane], c).map(|i| p * plane + i)))
+            .collect());
+        let y = Tensor::of(
+            &dims,
+            map_data!(x.data(), v => places.iter().map(|i| i.map_or(Lowest::LOWEST, |i| v[i])).collect()),
+        );
+        if !self.indices {
+            return Ok(vec![y]);
+        }
+        let index = |&i: &Option<usize>| match i {
+            None => -1,
+            Some(i) if self.storage_order == 0 => i as i64,
+            Some(i) => (i / plane * plane + first_axis_fastest(i % plane, spatial)) as i64,
+        };
+        Ok(vec![y, Tensor::i64(&dims, places.iter().map(index).collect())])
+    }
+}
+
+/// The first of the largest elements among `cells`; a NaN counts as larger than everything.
+fn first_max<T: Copy + PartialOrd>(plane: &[T], cells: &[usize]) -> Option<usize> {
+    let is_nan = |v: T| v.partial_cmp(&v).is_none();
+    cells.iter().copied().reduce(|best, i| {
+        let (b, v) = (plane[best], plane[i]);
+        if !is_nan(b) && (v > b || is_nan(v)) { i } else { best }
+    })
+}
+
+/// The index in column-major order of the element with row-major index `at`.
+fn first_axis_fastest(mut at: usize, dims: &[usize]) -> usize {
+    dims.iter()
+        .rev()
+        .fold((0, dims.iter().product()), |(sum, stride): (usize, usize), &d| {
+            let (stride, i) = (stride / d, at % d);
+            at /= d;
+            (sum + i * stride, stride)
+        })
+        .0
+}
+
+/// The maximum of nothing.
+trait Lowest {
+    const LOWEST: Self;
+}
+macro_rules! lowest {
+    ($($t:ty = $v:expr),*) => { $(impl Lowest for $t { const LOWEST: $t = $v; })* };
+}
+lowest!(f32 = f32::NEG_INFINITY, f64 = f64::NEG_INFINITY, bool = false);
+lowest!(i8 = i8::MIN, i16 = i16::MIN, i32 = i32::MIN, i64 = i64::MIN, u8 = 0, u16 = 0, u32 = 0, u64 = 0);
+
+impl Operator for AveragePool {
+    const NAME: &'static str = "average_pool";
+
+    fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
+        let ([x], []) = operands(inputs)?;
+        float_only(x)?;
+        infer_pool(self.window(), self.ceil_mode, x).map(|y| vec![y])
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
+        let dims = output_dims(self, inputs)?;
+        let ([x], []) = tensors(inputs)?;
+        let divisors = self.divisors(&x.dims()[2..], &dims[2..]);
+        pool(self.window(), inputs, &dims, |o, x, cells| {
+            let sum: f64 = cells.iter().map(|&i| x[i]).sum();
+            if divisors[o] == 0 { 0.0 } else { sum / divisors[o] as f64 }
+        })
+    }
+}
+
+impl AveragePool {
+    /// What each window of one plane divides by, row-major.
+    pub fn divisors(&self, input: &[usize], output: &[usize]) -> Vec<usize> {
+        let window = self.window();
+        let along = |axis: usize, o: usize| match self.count_include_pad {
+            true => {
+                let room = (input[axis] + window.begin(axis) + window.end(axis)).saturating_sub(o * self.strides[axis]);
+                room.div_ceil(self.dilations[axis]).min(self.kernel[axis])
+            }
+            false => window.taps_of_output(axis, o, input[axis]).0.len(),
+        };
+        (0..output.len()).fold(vec![1], |counts: Vec<usize>, axis| {
+            counts.iter().flat_map(|c| (0..output[axis]).map(move |o| c.saturating_mul(along(axis, o)))).collect()
+        })
+    }
+}
+
+impl Operator for LpPool {
+    const NAME: &'static str = "lp_pool";
+
+    fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
+        let ([x], []) = operands(inputs)?;
+        float_only(x)?;
+        if !(1..=1 << 30).contains(&self.p) {
+            return type_err!("p is {}, not in 1..=2^30", self.p);
+        }
+        infer_pool(self.window(), self.ceil_mode, x).map(|y| vec![y])
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
+        let dims = output_dims(self, inputs)?;
+        let norm = |_: usize, x: &[f64], cells: &[usize]| {
+            let sum: f64 = cells.iter().map(|&i| x[i].abs().powi(self.p as i32)).sum();
+            match self.p {
+                1 => sum,
+                2 => sum.sqrt(),
+                p => sum.powf(1.0 / p as f64),
+            }
+        };
+        pool(self.window(), inputs, &dims, norm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dim;
+
+    fn max_pool(kernel: &[usize], strides: &[usize], pads: &[usize]) -> MaxPool {
+        MaxPool {
+            kernel: kernel.to_vec(),
+            strides: strides.to_vec(),
+            dilations: vec![1; kernel.len()],
+            pads: pads.to_vec(),
+            ceil_mode: false,
+            indices: true,
+            storage_order: 0,
+        }
+    }
+
+    #[test]
+    fn maxima_and_their_places() {
+        let x = Tensor::from_i64(DType::U8, &[1, 2, 2, 3], &[1, 9, 9, 4, 0, 2, 7, 7, 7, 255, 0, 1]);
+        let op = max_pool(&[2, 2], &[1, 1], &[0, 0, 0, 0]);
+        let y = op.eval(&[Some(&x)]).unwrap();
+        assert_eq!(y[0], Tensor::from_i64(DType::U8, &[1, 2, 1, 2], &[9, 9, 255, 7]));
+        assert_eq!(y[1], Tensor::i64(&[1, 2, 1, 2], vec![1, 1, 9, 7]));
+        let y = MaxPool { storage_order: 1, ..op }.eval(&[Some(&x)]).unwrap();
+        assert_eq!(y[1], Tensor::i64(&[1, 2, 1, 2], vec![2, 2, 7, 8]));
+    }
+
+    #[test]
+    fn nan_wins_and_padding_never_does() {
+        let x = Tensor::f32(&[1, 1, 4], vec![-3.0, f32::NAN, -1.0, -2.0]);
+        let y = max_pool(&[2], &[1], &[1, 1]).eval(&[Some(&x)]).unwrap();
+        let v = y[0].to_f64();
+        assert!(v[1].is_nan() && v[2].is_nan());
+        assert_eq!([v[0], v[3], v[4]], [-3.0, -1.0, -2.0]);
+        assert_eq!(y[1], Tensor::i64(&[1, 1, 5], vec![0, 1, 1, 2, 3]));
+        // Taps at -1 and 2 around a single element: nothing to take the maximum of.
+        let op = MaxPool { dilations: vec![3], ..max_pool(&[2], &[1], &[1, 2]) };
+        let y = op.eval(&[Some(&Tensor::from_i64(DType::I8, &[1, 1, 1], &[5]))]).unwrap();
+        assert_eq!((y[0].to_i64(), y[1].to_i64()), (vec![-128], vec![-1]));
+    }
+
+    #[test]
+    fn means_count_padding_but_not_what_hangs_over() {
+        let x = Tensor::from_f64(DType::F64, &[1, 1, 4], &[1.0, 2.0, 3.0, 4.0]);
+        let op = AveragePool {
+            kernel: vec![3],
+            strides: vec![2],
+            dilations: vec![1],
+            pads: vec![1, 0],
+            ceil_mode: true,
+            count_include_pad: false,
+        };
+        let eval = |op: &AveragePool| op.eval(&[Some(&x)]).unwrap()[0].to_f64();
+        assert_eq!(eval(&op), [1.5, 3.0]);
+        let counted = AveragePool { count_include_pad: true, ..op.clone() };
+        assert_eq!(eval(&counted), [1.0, 3.0]);
+        let over = AveragePool { pads: vec![0, 0], ..counted };
+        assert_eq!(eval(&over), [2.0, 3.5]); // the second window holds two elements and nothing else
+        let padded = AveragePool { pads: vec![0, 1], ..over };
+        assert_eq!(eval(&padded), [2.0, 7.0 / 3.0]);
+    }
+
+    #[test]
+    fn norms() {
+        let x = Tensor::f32(&[1, 1, 2, 2], vec![3.0, -4.0, 0.0, 0.0]);
+        let op = LpPool {
+            kernel: vec![1, 2],
+            strides: vec![1, 1],
+            dilations: vec![1, 1],
+            pads: vec![0; 4],
+            ceil_mode: false,
+            p: 2,
+        };
+        assert_eq!(op.eval(&[Some(&x)]).unwrap()[0].to_f64(), [5.0, 0.0]);
+        assert_eq!(LpPool { p: 1, ..op.clone() }.eval(&[Some(&x)]).unwrap()[0].to_f64(), [7.0, 0.0]);
+        assert!(LpPool { p: 0, ..op }.infer(&[Some(&x.ty())]).is_err());
+    }
+
+    #[test]
+    fn shapes_of_symbols_and_of_nothing() {
+        let x = TensorType::new(DType::F32, [Dim::symbol("N"), Dim::Known(3), Dim::symbol("H")]);
+        let y = max_pool(&[2], &[2], &[0, 0]).infer(&[Some(&x)]).unwrap();
+        assert_eq!(y[0].to_string(), "f32[N,3,H/2]");
+        assert!(max_pool(&[], &[], &[]).infer(&[Some(&TensorType::fixed(DType::F32, &[1, 2]))]).is_err());
+        assert!(max_pool(&[2], &[0], &[0, 0]).infer(&[Some(&x)]).is_err());
+        assert!(max_pool(&[2], &[1], &[0]).infer(&[Some(&x)]).is_err());
+    }
+}
