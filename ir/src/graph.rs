@@ -286,6 +286,23 @@ impl Graph {
         edges.find(|e| e.weight().operand as usize == i).map(|e| ValueId { node: id(e.source()), out: e.weight().out })
     }
 
+    /// What is wrong with the edges into a node, for the verifier: nothing, unless a method here was misused.
+    pub(crate) fn edge_errors(&self, n: NodeId) -> Vec<String> {
+        let (mut seen, mut errors) = (BTreeSet::new(), Vec::new());
+        for e in self.nodes.edges_directed(ix(n), Incoming) {
+            let Edge { out, operand } = *e.weight();
+            let source = &self.nodes[e.source()];
+            if out as usize >= source.outputs.len() {
+                let has = source.outputs.len();
+                errors.push(format!("operand {operand} is output {out} of a {} that has {has}", source.op.name()));
+            }
+            if operand >= self.nodes[ix(n)].operand_count || !seen.insert(operand) {
+                errors.push(format!("operand {operand} is given twice or is beyond the last one"));
+            }
+        }
+        errors
+    }
+
     /// The outputs of a node as values.
     pub fn results(&self, n: NodeId) -> impl Iterator<Item = ValueId> + use<> {
         (0..self.nodes[ix(n)].outputs.len() as u32).map(move |out| ValueId { node: n, out })

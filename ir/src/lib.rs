@@ -8,7 +8,9 @@
 //! | [`pointwise`], [`broadcast`] | elementwise programs and how they are evaluated |
 //! | [`movement`] | what operators share that only move elements |
 //! | [`tensor`], [`constant`] | data: owned tensors for evaluation, handles to weights |
-//! | [`attr`], [`parse`] | the text form |
+//! | [`attr`], [`print`](mod@print), [`parse`] | the text form |
+//! | [`verify`](mod@verify), [`eval`] | the invariants of a graph; its reference evaluation |
+//! | [`random`]  | random tensors and graphs for tests |
 //!
 //! Invariants of absence: nothing here knows of a model file format, of a pass, of a kernel or of machine code.
 
@@ -19,15 +21,20 @@ pub mod broadcast;
 pub mod constant;
 pub mod dim;
 pub mod dtype;
+pub mod eval;
 pub mod graph;
 pub mod movement;
 pub mod op;
 pub mod ops;
 pub mod parse;
+mod parse_graph;
 pub mod pointwise;
+pub mod print;
+pub mod random;
 pub mod special;
 pub mod tensor;
 pub mod types;
+pub mod verify;
 
 pub use constant::{Constant, Storage};
 pub use dim::Dim;

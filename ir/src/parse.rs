@@ -1,7 +1,9 @@
-//! Parsers of the text form's parts.
+//! Parsers of the text form: dimensions and pointwise programs here, graphs and types in a file of their own.
 
 use crate::pointwise::{Inst, Ref, Scalar};
 use crate::{DType, Dim, Pointwise};
+
+pub use crate::parse_graph::{ParseError, graph, name, tensor_type, unquoted};
 
 /// A dimension: `3`, `N`, `H/2`, `2*H+1`, `(H+1)/2`, `max(A,B)`.
 pub fn dim(text: &str) -> Result<Dim, String> {
