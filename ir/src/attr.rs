@@ -98,11 +98,10 @@ impl AttrValue for f64 {
 
 impl AttrValue for String {
     fn write(&self) -> String {
-        format!("{self:?}")
+        crate::print::quoted(self)
     }
     fn read(text: &str) -> Result<String, String> {
-        let inner = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
-        inner.map(str::to_string).ok_or_else(|| format!("`{text}` is not a quoted string"))
+        crate::parse::unquoted(text)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::ops::elementwise::Cast;
+use crate::ops::fused::Fused;
 use crate::{DType, EvalError, Op, Tensor, TensorType};
 use rustc_hash::FxHashMap;
 
@@ -79,8 +80,7 @@ pub fn evaluate_visiting(
             (_, Some(i)) => vec![promoted(checked_input(g, n, &inputs[i])?, precision)],
             (Op::Constant(c), _) => vec![promoted(c.to_tensor(), precision)],
             (op, _) => {
-                let given: Vec<Option<&Tensor>> =
-                    operands.iter().map(|v| v.and_then(|v| values.get(&v))).collect();
+                let given: Vec<Option<&Tensor>> = operands.iter().map(|v| v.and_then(|v| values.get(&v))).collect();
                 let result = promoted_op(op, precision).eval(&given);
                 result.map_err(|error| GraphError::Node { op: op.name(), value: first_name(g, n), error })?
             }
@@ -148,8 +148,15 @@ fn promoted(t: Tensor, precision: Precision) -> Tensor {
 /// The operator that means the same on promoted operands: where an operator names f32 itself, it is f64.
 fn promoted_op(op: &Op, precision: Precision) -> Op {
     match op {
-        Op::Cast(Cast { to: DType::F32 }) if precision == Precision::F64 => Cast { to: DType::F64 }.into(),
-        _ => op.clone(),
+        op if precision == Precision::Native => op.clone(),
+        Op::Cast(Cast { to: DType::F32 }) => Cast { to: DType::F64 }.into(),
+        Op::Fused(f) => Fused {
+            root: f.root.as_ref().map(|r| Box::new(promoted_op(r, precision))),
+            program: f.program.promoted(),
+            root_operands: f.root_operands,
+        }
+        .into(),
+        op => op.clone(),
     }
 }
 
@@ -180,7 +187,9 @@ mod tests {
 
     #[test]
     fn every_value_is_visited_and_errors_name_it() {
-        let g = parse::graph("graph g(%x: f32[2], %i: i64[1]) {\n %e = exp %x\n %y = gather %e, %i, axis=0\n return %y\n}").unwrap();
+        let g =
+            parse::graph("graph g(%x: f32[2], %i: i64[1]) {\n %e = exp %x\n %y = gather %e, %i, axis=0\n return %y\n}")
+                .unwrap();
         let (x, mut seen) = (Tensor::f32(&[2], vec![0.0, 0.0]), Vec::new());
         let run = |i, visit: &mut dyn FnMut(ValueId, &Tensor)| {
             evaluate_visiting(&g, &[x.clone(), Tensor::i64(&[1], vec![i])], Precision::Native, visit)

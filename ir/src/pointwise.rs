@@ -380,6 +380,16 @@ impl Pointwise {
         Ok(())
     }
 
+    /// The same program in f64 wherever it is in f32, constants included: its exact meaning.
+    pub fn promoted(&self) -> Pointwise {
+        let ty = |t: &DType| if *t == DType::F32 { DType::F64 } else { *t };
+        Pointwise {
+            insts: self.insts.iter().map(|(inst, t)| (*inst, ty(t))).collect(),
+            inputs: self.inputs.iter().map(ty).collect(),
+            result: self.result,
+        }
+    }
+
     /// Appends `other`, reading its operands from `args`; returns its result.
     pub fn inline(&mut self, other: &Pointwise, args: &[Ref]) -> Ref {
         let mut map: Vec<Ref> = Vec::with_capacity(other.insts.len());
