@@ -8,6 +8,8 @@
 //! relocations, no calls, no unwind information. Which backend compiles a level is said in one place, [`for_target`].
 
 pub mod cranelift;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use crate::kir::Kernel;
 use crate::target::{Level, Target};

@@ -79,6 +79,8 @@ pub struct Builder {
     known: FxHashMap<Value, u64>,
     /// Pointers that are another pointer plus a constant.
     offsets: FxHashMap<Value, (Value, i64)>,
+    /// Indices that are `x * m + c`.
+    linear: FxHashMap<Value, (Value, i64, i64)>,
     /// The blocks being filled, innermost last.
     blocks: Vec<Vec<Inst>>,
 }
@@ -94,6 +96,7 @@ impl Builder {
             pool: FxHashMap::default(),
             known: FxHashMap::default(),
             offsets: FxHashMap::default(),
+            linear: FxHashMap::default(),
             blocks: vec![Vec::new()],
         }
     }
@@ -258,7 +261,34 @@ impl Builder {
         if let Some(v) = self.fold(op, a, b) {
             return v;
         }
-        self.value(Op::Binary(op, a, b))
+        let v = self.value(Op::Binary(op, a, b));
+        if let Some(linear) = self.as_linear(op, a, b) {
+            self.linear.insert(v, linear);
+        }
+        v
+    }
+
+    /// `a op b` on indices as `x * m + c`, so that addresses take `m` into their scale and `c` into their displacement;
+    /// exact, since both wrap alike.
+    fn as_linear(&self, op: BinaryOp, a: Value, b: Value) -> Option<(Value, i64, i64)> {
+        if self.ty(a) != I64 {
+            return None;
+        }
+        let (x, k) = match (op, self.known(a), self.known(b)) {
+            (BinaryOp::Add | BinaryOp::Mul | BinaryOp::Sub | BinaryOp::Shl, _, Some(k)) => (a, k),
+            (BinaryOp::Add | BinaryOp::Mul, Some(k), _) => (b, k),
+            _ => return None,
+        };
+        let (x, m, c) = self.linear.get(&x).copied().unwrap_or((x, 1, 0));
+        match op {
+            BinaryOp::Add => Some((x, m, c.checked_add(k)?)),
+            BinaryOp::Sub => Some((x, m, c.checked_sub(k)?)),
+            BinaryOp::Mul => Some((x, m.checked_mul(k)?, c.checked_mul(k)?)),
+            _ => {
+                let k = i64::checked_pow(2, u32::try_from(k).ok()?)?;
+                Some((x, m.checked_mul(k)?, c.checked_mul(k)?))
+            }
+        }
     }
 
     /// Any one-operand instruction.
@@ -469,6 +499,13 @@ impl Builder {
             && let Some(disp) = fits(i.checked_mul(scale).and_then(|b| b.checked_add(addr.disp)))
         {
             addr = Addr { index: None, disp, ..addr };
+        }
+        if let Some((index, scale)) = addr.index
+            && let Some(&(x, m, c)) = self.linear.get(&index)
+            && let Some(scaled) = m.checked_mul(scale).filter(|s| (1..=i64::from(i32::MAX)).contains(s))
+            && let Some(disp) = fits(c.checked_mul(scale).and_then(|b| b.checked_add(addr.disp)))
+        {
+            addr = Addr { index: Some((x, scaled)), disp, ..addr };
         }
         if let Some(&(base, offset)) = self.offsets.get(&addr.base)
             && let Some(disp) = fits(offset.checked_add(addr.disp))

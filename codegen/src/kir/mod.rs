@@ -36,8 +36,12 @@
 //! | [`canonical`] | the form in which equal kernels are equal |
 //! | [`print`], [`parse`] | the text form |
 //! | [`verify`] | the invariants |
+//! | [`alignment`] | known alignment of addresses |
+//! | [`arbitrary`] | random kernels for differential tests |
 //! | [`interp`] | the meaning: the oracle of the backends |
 
+pub mod alignment;
+pub mod arbitrary;
 pub mod builder;
 pub mod canonical;
 pub mod interp;
@@ -45,6 +49,9 @@ pub mod parse;
 pub mod print;
 pub mod typing;
 pub mod verify;
+
+#[cfg(test)]
+mod tests;
 
 pub use builder::{Builder, Index};
 
