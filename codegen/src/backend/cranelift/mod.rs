@@ -47,7 +47,10 @@ impl Backend for Cranelift {
         if let Some(reloc) = code.buffer.relocs().first() {
             return Err(internal(kernel, format!("the code calls {:?}", reloc.target)));
         }
-        Ok(MachineCode { bytes: code.code_buffer().to_vec(), align: code.buffer.alignment.max(16) })
+        // The frame below the saved frame pointer, and that pair itself (16 bytes on AArch64, 8 and none on x86).
+        let frame = code.buffer.frame_layout().map_or(0, |f| f.frame_to_fp_offset);
+        let bytes = code.code_buffer().to_vec();
+        Ok(MachineCode { bytes, align: code.buffer.alignment.max(16), stack: frame + 16 })
     }
 
     fn listing(&self, kernel: &Kernel, target: &Target) -> Result<String, BackendError> {
