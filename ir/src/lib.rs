@@ -10,12 +10,13 @@
 //! | [`tensor`], [`constant`] | data: owned tensors for evaluation, handles to weights |
 //! | [`attr`], [`print`](mod@print), [`parse`] | the text form |
 //! | [`verify`](mod@verify), [`eval`] | the invariants of a graph; its reference evaluation |
-//! | [`random`]  | random tensors and graphs for tests |
+//! | [`random`], [`arbitrary`] | random tensors and graphs for tests |
 //!
 //! Invariants of absence: nothing here knows of a model file format, of a pass, of a kernel or of machine code.
 
 #![forbid(unsafe_code)]
 
+pub mod arbitrary;
 pub mod attr;
 pub mod broadcast;
 pub mod constant;
