@@ -255,6 +255,18 @@ pub struct ProgramError {
     pub what: String,
 }
 
+impl Arg {
+    /// The place `bytes` further on.
+    pub fn plus(self, bytes: usize) -> Arg {
+        match self {
+            Arg::Arena(at) => Arg::Arena(at + bytes),
+            Arg::Input(i, at) => Arg::Input(i, at + bytes),
+            Arg::Output(i, at) => Arg::Output(i, at + bytes),
+            Arg::Const(id, at) => Arg::Const(id, at + bytes),
+        }
+    }
+}
+
 impl Program {
     /// Checks the invariants at the top of this file; gives the first that is broken.
     pub fn verify(&self) -> Result<(), ProgramError> {

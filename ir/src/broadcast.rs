@@ -145,7 +145,7 @@ fn step(inst: Inst, ty: DType, p: &Pointwise, values: &[Num]) -> Num {
             Num::F(x) if matches!(f, UnaryFn::IsNan) => Num::I(i64::from(x.is_nan())),
             Num::F(x) if matches!(f, UnaryFn::IsInf) => Num::I(i64::from(x.is_infinite())),
             Num::F(x) => round_to(ty, unary_float(f, x)),
-            Num::I(x) => wrap_to(ty, unary_int(f, x)),
+            Num::I(x) => wrap_to(ty, unary_int(f, ty, x)),
         },
         Inst::Binary(f, a, b) => match (at(a), at(b)) {
             (Num::F(x), Num::F(y)) => round_to(ty, binary_float(f, x, y)),
@@ -247,8 +247,10 @@ fn unary_float(f: UnaryFn, x: f64) -> f64 {
     }
 }
 
-fn unary_int(f: UnaryFn, x: i64) -> i64 {
+fn unary_int(f: UnaryFn, ty: DType, x: i64) -> i64 {
     match f {
+        UnaryFn::Abs if ty == DType::U64 => x,
+        UnaryFn::Sign if ty == DType::U64 => i64::from(x != 0),
         UnaryFn::Neg => x.wrapping_neg(),
         UnaryFn::Abs => x.wrapping_abs(),
         UnaryFn::Sign => x.signum(),

@@ -4,3 +4,5 @@
 //! strides and tails are constants. It knows nothing of the graph: which template serves a node is decided in `lower/`.
 
 pub mod copy;
+pub mod map;
+pub mod pointwise;

@@ -28,6 +28,7 @@
 //! | [`pools`] | constants and kernels, each once |
 
 pub mod cx;
+pub mod elementwise;
 pub mod placement;
 pub mod pools;
 
@@ -36,7 +37,7 @@ pub use placement::{Placement, Separate};
 
 use crate::program::{LevelPlan, Port, Program, ProgramError, ShapeSet};
 use crate::target::Target;
-use nncc_ir::{Graph, Layout, Op, ValueId};
+use nncc_ir::{Graph, Layout, Op, Pointwise, TensorType, ValueId};
 use pools::Pools;
 
 /// Why a graph could not be lowered.
@@ -154,8 +155,17 @@ fn lower_level(set: SetSource<'_>, target: &Target, pools: &mut Pools) -> Result
 pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     match op {
         Op::Input | Op::Constant(_) => Ok(()),
-        _ => Err(cx.unsupported("there is no kernel for this operator")),
+        _ => match pointwise_of(op, cx) {
+            Some(program) => elementwise::lower(&program, cx),
+            None => Err(cx.unsupported("there is no kernel for this operator")),
+        },
     }
+}
+
+/// What an elementwise operator computes at one element, for the operands that it has here.
+fn pointwise_of(op: &Op, cx: &LowerCx<'_, '_>) -> Option<Pointwise> {
+    let types: Vec<TensorType> = cx.operands().iter().flatten().map(Operand::ty).collect();
+    op.pointwise(&types.iter().collect::<Vec<_>>())
 }
 
 /// Copies the graph's outputs that do not lie in their output buffer: a value that is output twice, an input or a constant

@@ -1,0 +1,334 @@
+//! Elementwise maps: one [`Pointwise`] program at every point of a loop nest over strided operands.
+//!
+//! ```text
+//! for i0 in 0..dims[0] { .. for ik in 0..dims[k] {
+//!     y[i . strides of y] = program(x0[i . strides of x0], x1[i . strides of x1], ..)
+//! }}
+//! ```
+//!
+//! The last axis is the vector axis. Along it an operand is contiguous (stride 1, vector loads), the same for all (stride
+//! 0, read once a row) or scattered (any other stride, element by element). Broadcasting, blocked layouts and parts of them
+//! are all just strides; [`Nest::collapse`] first merges axes that are one axis to every operand, so that a map of equal
+//! shapes is one long row.
+//!
+//! Tasks are runs of rows of about [`CHUNK`] elements, or pieces of a row where rows are longer. Tails are loads and stores
+//! of parts: nothing outside of an operand is touched. An operand may be the output itself: every element is read before it
+//! is written, at the same place.
+
+use crate::kernels::pointwise::{self, elem_of, from_memory, to_memory};
+use crate::kir::{Addr, ArgDecl, Builder, IntCc, Kernel, Type, Value};
+use crate::target::Target;
+use nncc_ir::pointwise::Inst;
+use nncc_ir::{DType, Pointwise};
+
+/// Elements of one task, about: small enough to share a feature map among threads, large enough to hide a task's overhead.
+const CHUNK: usize = 16 * 1024;
+
+/// A loop nest over several operands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nest {
+    /// Turns of each loop, outermost first.
+    pub dims: Vec<usize>,
+    /// For each operand, the elements that it moves by in each loop.
+    pub strides: Vec<Vec<usize>>,
+}
+
+impl Nest {
+    /// Drops loops of one turn and merges neighbours that are one loop to every operand. At least one loop is left.
+    pub fn collapse(&mut self) {
+        for axis in (0..self.dims.len()).rev() {
+            if self.dims[axis] == 1 {
+                self.remove(axis);
+            }
+        }
+        for axis in (1..self.dims.len()).rev() {
+            let n = self.dims[axis];
+            if self.strides.iter().all(|s| s[axis - 1] == s[axis].saturating_mul(n)) {
+                self.dims[axis] *= self.dims[axis - 1];
+                self.remove(axis - 1);
+            }
+        }
+        if self.dims.is_empty() {
+            self.dims.push(1);
+            self.strides.iter_mut().for_each(|s| s.push(1));
+        }
+    }
+
+    fn remove(&mut self, axis: usize) {
+        self.dims.remove(axis);
+        for s in &mut self.strides {
+            s.remove(axis);
+        }
+    }
+
+    fn elems(&self) -> usize {
+        self.dims.iter().product()
+    }
+}
+
+/// The kernel of a map and its number of tasks: the program's operands in order, then the output. `nest` has a stride list
+/// for each of them; it must be collapsed and without an empty loop.
+pub fn map(target: &Target, p: &Pointwise, nest: &Nest) -> (Kernel, usize) {
+    debug_assert!(nest.elems() > 0 && nest.strides.len() == p.inputs().len() + 1);
+    let dtypes: Vec<DType> = p.inputs().iter().copied().chain([p.result_type()]).collect();
+    let mut args: Vec<ArgDecl> = Vec::new();
+    for (i, t) in dtypes.iter().enumerate() {
+        let align = t.bytes() as u32;
+        args.push(if i + 1 < dtypes.len() {
+            ArgDecl::read(format!("x{i}"), align)
+        } else {
+            ArgDecl::write("y", align)
+        });
+    }
+    let n = *nest.dims.last().expect("a collapsed nest has a loop");
+    let lanes = pointwise::lanes(target, p).min(n.next_power_of_two());
+    // Several vectors a turn hide the latency of short programs; long ones fill the machine by themselves.
+    let unroll = match p.insts().iter().filter(|(i, _)| !matches!(i, Inst::Input(_) | Inst::Const(_))).count() {
+        0..=4 => 4,
+        5..=12 => 2,
+        _ => 1,
+    };
+    let plan = Plan::of(nest);
+    let mut b = Builder::new(name(p), args);
+    let m = Map { p, dtypes: &dtypes, nest, lanes, unroll };
+    b.tasks(|b, task| m.task(b, &plan, task));
+    (b.finish(), plan.tasks)
+}
+
+/// A name that says what the program computes.
+fn name(p: &Pointwise) -> String {
+    let functions = p.insts().iter().filter_map(|(inst, _)| match inst {
+        Inst::Input(_) | Inst::Const(_) => None,
+        Inst::Unary(f, _) => Some(f.name()),
+        Inst::Binary(f, ..) => Some(f.name()),
+        Inst::Compare(f, ..) => Some(f.name()),
+        Inst::Select { .. } => Some("select"),
+        Inst::Cast(_) => Some("cast"),
+    });
+    let functions: Vec<&str> = functions.take(4).collect();
+    let what = if functions.is_empty() { "copy".to_string() } else { functions.join("_") };
+    format!("{}_map_{what}", p.result_type())
+}
+
+/// How the nest is cut into tasks.
+struct Plan {
+    /// Leading loops that tasks run over; each combination of their indices is a row of tasks.
+    split: usize,
+    /// Rows in all.
+    rows: usize,
+    /// Rows of one task.
+    rows_per_task: usize,
+    /// Pieces of a row of the last loop; more than one only if every outer loop is split.
+    pieces: usize,
+    tasks: usize,
+}
+
+impl Plan {
+    fn of(nest: &Nest) -> Plan {
+        let k = nest.dims.len() - 1;
+        let n = nest.dims[k];
+        if n > 2 * CHUNK {
+            let rows = nest.dims[..k].iter().product();
+            let pieces = n.div_ceil(CHUNK);
+            return Plan { split: k, rows, rows_per_task: 1, pieces, tasks: rows * pieces };
+        }
+        let inside = |split: usize| nest.dims[split..].iter().product::<usize>();
+        let split = (0..=k).find(|&s| inside(s) <= 2 * CHUNK).unwrap_or(k);
+        let rows: usize = nest.dims[..split].iter().product();
+        let rows_per_task = (CHUNK / inside(split)).clamp(1, rows);
+        Plan { split, rows, rows_per_task, pieces: 1, tasks: rows.div_ceil(rows_per_task) }
+    }
+}
+
+struct Map<'a> {
+    p: &'a Pointwise,
+    /// Of the operands, then of the output.
+    dtypes: &'a [DType],
+    nest: &'a Nest,
+    lanes: usize,
+    unroll: usize,
+}
+
+impl Map<'_> {
+    fn task(&self, b: &mut Builder, plan: &Plan, task: Value) {
+        let pointers: Vec<Value> = (0..self.dtypes.len()).map(|i| b.arg(i)).collect();
+        if plan.pieces > 1 {
+            let pieces = b.i64(plan.pieces as i64);
+            let (row, piece) =
+                if plan.rows == 1 { (b.i64(0), task) } else { (b.div_u(task, pieces), b.rem_u(task, pieces)) };
+            let pointers = self.at_row(b, plan, row, &pointers);
+            return self.row(b, &pointers, Some((piece, plan.pieces)));
+        }
+        let first = b.mul_imm(task, plan.rows_per_task as i64);
+        let past = b.add_imm(first, plan.rows_per_task as i64);
+        let rows = b.i64(plan.rows as i64);
+        let past = if plan.rows.is_multiple_of(plan.rows_per_task) { past } else { b.min_s(past, rows) };
+        if plan.rows_per_task == 1 {
+            let pointers = self.at_row(b, plan, first, &pointers);
+            return self.loops(b, plan.split, &pointers);
+        }
+        b.for_(first, past, 1, |b, row| {
+            let pointers = self.at_row(b, plan, row, &pointers);
+            self.loops(b, plan.split, &pointers);
+        });
+    }
+
+    /// The pointers of a row of tasks: its number taken apart into the indices of the split loops.
+    fn at_row(&self, b: &mut Builder, plan: &Plan, row: Value, pointers: &[Value]) -> Vec<Value> {
+        let mut pointers = pointers.to_vec();
+        let mut rest = row;
+        for axis in (0..plan.split).rev() {
+            let n = b.i64(self.nest.dims[axis] as i64);
+            let index = if axis == 0 { rest } else { b.rem_u(rest, n) };
+            rest = if axis == 0 { rest } else { b.div_u(rest, n) };
+            pointers = self.advance(b, axis, index, &pointers);
+        }
+        pointers
+    }
+
+    fn advance(&self, b: &mut Builder, axis: usize, index: Value, pointers: &[Value]) -> Vec<Value> {
+        let step = |i: usize| self.nest.strides[i][axis] * self.dtypes[i].bytes();
+        pointers.iter().enumerate().map(|(i, &p)| if step(i) == 0 { p } else { moved(b, p, index, step(i)) }).collect()
+    }
+
+    /// The loops from `axis` on.
+    fn loops(&self, b: &mut Builder, axis: usize, pointers: &[Value]) {
+        if axis + 1 == self.nest.dims.len() {
+            return self.row(b, pointers, None);
+        }
+        b.for_(0, self.nest.dims[axis], 1, |b, index| {
+            let pointers = self.advance(b, axis, index, pointers);
+            self.loops(b, axis + 1, &pointers);
+        });
+    }
+
+    /// The last loop, or one piece of it.
+    fn row(&self, b: &mut Builder, pointers: &[Value], piece: Option<(Value, usize)>) {
+        let n = *self.nest.dims.last().expect("a loop");
+        let fixed: Vec<Option<Value>> = (0..self.dtypes.len() - 1)
+            .map(|i| {
+                let ty = Type::of(elem_of(self.dtypes[i]), self.lanes);
+                (self.stride(i) == 0).then(|| b.load_splat(ty, pointers[i]))
+            })
+            .collect();
+        let turn = self.lanes * self.unroll;
+        let whole = n / turn * turn;
+        let body = |b: &mut Builder, at: Value| {
+            for u in 0..self.unroll {
+                self.vector(b, pointers, &fixed, at, u * self.lanes, self.lanes);
+            }
+        };
+        let rest = |b: &mut Builder| {
+            let start = b.i64(whole as i64);
+            for from in (0..n - whole).step_by(self.lanes) {
+                self.vector(b, pointers, &fixed, start, from, self.lanes.min(n - whole - from));
+            }
+        };
+        match piece {
+            None => {
+                b.for_(0, whole, turn as i64, body);
+                rest(b);
+            }
+            Some((piece, pieces)) => {
+                let (first, end) = (b.mul_imm(piece, CHUNK as i64), b.i64(whole as i64));
+                let past = b.add_imm(first, CHUNK as i64);
+                let past = b.min_s(past, end);
+                b.for_(first, past, turn as i64, body);
+                if whole < n {
+                    let last = b.i64(pieces as i64 - 1);
+                    let is_last = b.icmp(IntCc::Eq, piece, last);
+                    b.when(is_last, rest);
+                }
+            }
+        }
+    }
+
+    /// The elements that an operand moves by in the last loop.
+    fn stride(&self, i: usize) -> usize {
+        *self.nest.strides[i].last().expect("a loop")
+    }
+
+    /// `count` elements from index `at + offset` on.
+    fn vector(
+        &self,
+        b: &mut Builder,
+        pointers: &[Value],
+        fixed: &[Option<Value>],
+        at: Value,
+        offset: usize,
+        count: usize,
+    ) {
+        let address = |b: &mut Builder, i: usize, lane: usize| -> Addr {
+            let bytes = self.dtypes[i].bytes() * self.stride(i);
+            let p = moved(b, pointers[i], at, bytes);
+            let disp = (offset + lane) * bytes;
+            if i32::try_from(disp).is_ok() {
+                return p.at(disp as i64);
+            }
+            let disp = b.i64(disp as i64);
+            p.at(0).idx(disp, 1)
+        };
+        let mut inputs = Vec::with_capacity(fixed.len());
+        for (i, fixed) in fixed.iter().enumerate() {
+            let ty = Type::of(elem_of(self.dtypes[i]), self.lanes);
+            let v = match (fixed, self.stride(i)) {
+                (Some(v), _) => *v,
+                (None, 1) => {
+                    let from = address(b, i, 0);
+                    b.load_part(ty, from, count)
+                }
+                _ => {
+                    let mut v = b.zero(ty);
+                    for lane in 0..count {
+                        let from = address(b, i, lane);
+                        let x = b.load(ty.lane(), from);
+                        v = b.insert(v, lane, x);
+                    }
+                    v
+                }
+            };
+            inputs.push(from_memory(b, self.dtypes[i], v));
+        }
+        let y = pointwise::emit(b, self.p, self.lanes, &inputs);
+        let out = self.dtypes.len() - 1;
+        let y = to_memory(b, self.dtypes[out], y);
+        if self.stride(out) == 1 {
+            let to = address(b, out, 0);
+            return b.store_part(to, y, count);
+        }
+        for lane in 0..count {
+            let (to, x) = (address(b, out, lane), b.extract(y, lane));
+            b.store(to, x);
+        }
+    }
+}
+
+/// `p + index * bytes`, whatever the size of `bytes`.
+pub(crate) fn moved(b: &mut Builder, p: Value, index: Value, bytes: usize) -> Value {
+    if i32::try_from(bytes).is_ok() {
+        return b.ptr_add(p, index, bytes);
+    }
+    let offset = b.mul_imm(index, bytes as i64);
+    b.ptr_add(p, offset, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collapsed(dims: &[usize], strides: &[&[usize]]) -> (Vec<usize>, Vec<Vec<usize>>) {
+        let mut nest = Nest { dims: dims.to_vec(), strides: strides.iter().map(|s| s.to_vec()).collect() };
+        nest.collapse();
+        (nest.dims, nest.strides)
+    }
+
+    #[test]
+    fn loops_that_are_one_merge() {
+        assert_eq!(collapsed(&[2, 3, 4], &[&[12, 4, 1], &[12, 4, 1]]), (vec![24], vec![vec![1], vec![1]]));
+        let bias = collapsed(&[2, 3, 4, 5], &[&[60, 20, 5, 1], &[0, 1, 0, 0]]);
+        assert_eq!(bias, (vec![2, 3, 20], vec![vec![60, 20, 1], vec![0, 1, 0]]));
+        assert_eq!(collapsed(&[1, 1], &[&[7, 1]]), (vec![1], vec![vec![1]]));
+        assert_eq!(collapsed(&[], &[&[], &[]]), (vec![1], vec![vec![1], vec![1]]));
+        assert_eq!(collapsed(&[5, 1, 3], &[&[3, 9, 1], &[0, 0, 0]]), (vec![15], vec![vec![1], vec![0]]));
+    }
+}
