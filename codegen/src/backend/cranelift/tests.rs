@@ -79,3 +79,35 @@ fn random_kernels_agree_under_emulation() {
         check_on(machine, &Cranelift, cases.clone(), &target);
     }
 }
+
+/// The inner kernel of a matrix product, as templates write it: C[rows x 8] = A[rows x k] B[k x 8] on panels that are
+/// k-major, 8 wide.
+fn gemm(rows: usize, k: i64) -> crate::kir::Kernel {
+    let args = vec![ArgDecl::read("a", 64), ArgDecl::read("b", 64), ArgDecl::write("c", 64)];
+    let mut b = Builder::new("gemm", args);
+    let ty = Type::of(Elem::F32, 4);
+    let (pa, pb, pc) = (b.arg(0), b.arg(1), b.arg(2));
+    let zero = b.zero(ty);
+    let sums = b.loop_(0, k, 1, &vec![zero; 2 * rows], |b, i, acc| {
+        let columns = [0, 16].map(|d| b.load(ty, pb.at(d).idx(i, 32)));
+        let mut next = Vec::new();
+        for row in 0..rows {
+            let from = b.load(ty, pa.at(row as i64 / 4 * 16).idx(i, 32));
+            let a = b.splat_lane(from, row % 4);
+            for (column, &vb) in columns.iter().enumerate() {
+                next.push(b.mul_add(a, vb, acc[row * 2 + column]));
+            }
+        }
+        next
+    });
+    for (i, &s) in sums.iter().enumerate() {
+        b.store(pc.at(16 * i as i64), s);
+    }
+    b.finish()
+}
+
+#[test]
+fn listings() {
+    insta::assert_snapshot!("gemm_8x8_aarch64", Cranelift.listing(&gemm(8, 256), &Target::aarch64()).unwrap());
+    insta::assert_snapshot!("gemm_5x8_x86_64_v1", Cranelift.listing(&gemm(5, 256), &Target::x86_64_v1()).unwrap());
+}
