@@ -418,6 +418,12 @@ impl Graph {
         }
     }
 
+    /// Adds to the names that a node stands for.
+    pub fn add_origin(&mut self, n: NodeId, more: &Origin) {
+        let node = &mut self.nodes[ix(n)];
+        node.origin = Origin::merged([&node.origin, more]);
+    }
+
     /// Removes a node. Its outputs must have no uses left.
     ///
     /// # Panics

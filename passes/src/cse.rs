@@ -1,0 +1,77 @@
+//! Common subexpressions: of nodes with the same operator, attributes and operands, the first one serves all uses.
+//!
+//! ```text
+//! %a = relu %x          %a = relu %x
+//! %b = relu %x     ->
+//! %y = add %a, %b       %y = add %a, %a
+//! ```
+//!
+//! One walk in topological order with a table of what has been seen: operands are already replaced by their
+//! representatives, so chains of equal nodes collapse in the same walk. Commutative operators are looked up with sorted
+//! operands. Constants are equal when their bits are: small ones are compared by content, large ones only by where their
+//! bytes lie, for hashing all weights of a model would cost more than the duplicates it finds.
+
+use crate::pass::{OptLevel, Pass, PassCx, PassError};
+use nncc_ir::pointwise::BinaryFn;
+use nncc_ir::{Constant, Graph, NodeId, Op, Operands};
+use rustc_hash::FxHashMap;
+
+/// The pass.
+pub const PASS: Pass = Pass { name: "cse", level: OptLevel::O1, run };
+
+/// Constants up to this many bytes are compared by content.
+const SMALL_CONSTANT: usize = 4096;
+
+#[derive(PartialEq, Eq, Hash)]
+enum Key {
+    Op(&'static str, Vec<(&'static str, String)>, Operands),
+    Small(String, Vec<u8>),
+    Large(String, usize, usize),
+}
+
+fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
+    let mut seen: FxHashMap<Key, NodeId> = FxHashMap::default();
+    let mut count = 0;
+    for n in g.topological_order().unwrap_or_default() {
+        let key = match g.op(n) {
+            Op::Input => continue,
+            Op::Constant(c) => constant_key(c),
+            op => {
+                let mut operands = g.operands(n);
+                if commutes(op) {
+                    operands.sort();
+                }
+                Key::Op(op.name(), op.attributes(), operands)
+            }
+        };
+        let Some(&first) = seen.get(&key) else {
+            seen.insert(key, n);
+            continue;
+        };
+        if !cx.spend() {
+            break;
+        }
+        for (old, new) in g.results(n).zip(g.results(first)).collect::<Vec<_>>() {
+            g.replace_uses(old, new);
+        }
+        let origin = g.node(n).origin.clone();
+        g.add_origin(first, &origin);
+        g.remove(n);
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn constant_key(c: &Constant) -> Key {
+    let ty = c.ty().to_string();
+    match (c.bytes(), c.splat_value()) {
+        (Some(bytes), _) if bytes.len() > SMALL_CONSTANT => Key::Large(ty, bytes.as_ptr() as usize, bytes.len()),
+        (_, Some(value)) => Key::Small(ty, value.to_bytes()),
+        (bytes, None) => Key::Small(ty, bytes.unwrap_or_default().to_vec()),
+    }
+}
+
+fn commutes(op: &Op) -> bool {
+    use BinaryFn::*;
+    matches!(op, Op::Binary(b) if matches!(b.function, Add | Mul | Min | Max | And | Or | Xor | BitAnd | BitOr | BitXor))
+}
