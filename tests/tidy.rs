@@ -7,13 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates of the workspace, and the crates of the workspace that each may depend on.
-const LAYERS: &[(&str, &[&str])] = &[
-    ("ir", &[]),
-    ("frontend", &["ir"]),
-    ("passes", &["ir"]),
-    ("codegen", &["ir", "passes"]),
-    ("runtime", &[]),
-];
+const LAYERS: &[(&str, &[&str])] =
+    &[("ir", &[]), ("frontend", &["ir"]), ("passes", &["ir"]), ("codegen", &["ir", "passes"]), ("runtime", &[])];
 
 /// Where `unsafe` may stand, and why it must.
 const UNSAFE_PLACES: &[(&str, &str)] = &[
@@ -90,8 +85,7 @@ fn report(rule: &str, offences: &[String]) {
 
 #[test]
 fn every_file_says_what_it_is() {
-    let offences: Vec<String> =
-        sources().into_iter().filter(|s| !s.text.starts_with("//!")).map(|s| s.path).collect();
+    let offences: Vec<String> = sources().into_iter().filter(|s| !s.text.starts_with("//!")).map(|s| s.path).collect();
     report("a file opens with `//!`: what it is, why, its source and its limits", &offences);
 }
 
@@ -132,7 +126,10 @@ fn backends_stay_behind_their_trait() {
         for (word, home) in [
             ("iced_x86", &["codegen/src/backend/x64", "codegen/src/emit", "codegen/tests", "tests/"][..]),
             ("regalloc2", &["codegen/src/backend/x64"][..]),
-            ("cranelift_codegen", &["codegen/src/backend/cranelift", "codegen/src/backend/clif", "codegen/src/emit"][..]),
+            (
+                "cranelift_codegen",
+                &["codegen/src/backend/cranelift", "codegen/src/backend/clif", "codegen/src/emit"][..],
+            ),
         ] {
             for (i, line) in source.text.lines().enumerate() {
                 let at_home = home.iter().any(|h| source.path.starts_with(h)) || source.path == "tests/tidy.rs";
@@ -171,7 +168,8 @@ fn unsafe_code_is_rare_and_reasoned() {
 #[test]
 fn nothing_is_left_half_done() {
     let mut offences = Vec::new();
-    let words = [["to", "do!("].concat(), ["unimple", "mented!("].concat(), ["db", "g!("].concat(), ["#[ig", "nore"].concat()];
+    let words =
+        [["to", "do!("].concat(), ["unimple", "mented!("].concat(), ["db", "g!("].concat(), ["#[ig", "nore"].concat()];
     for source in sources() {
         for (i, line) in source.text.lines().enumerate() {
             if let Some(word) = words.iter().find(|word| line.contains(word.as_str())) {

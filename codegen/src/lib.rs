@@ -12,8 +12,10 @@
 //! | [`pack`] | the layouts of packed weights |
 //! | [`program`] | what lowering makes and emission eats |
 //! | [`backend`] | kernel IR to machine code |
+//! | [`emit`] | machine code to libraries, in files or in memory |
 
 pub mod backend;
+pub mod emit;
 pub mod kernels;
 pub mod kir;
 pub mod lower;

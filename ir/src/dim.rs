@@ -33,7 +33,13 @@ enum Atom {
     FloorDiv(Box<Dim>, Box<Dim>),
     Max(Box<Dim>, Box<Dim>),
     Min(Box<Dim>, Box<Dim>),
+    /// A product that is not multiplied out: see [`PRODUCT_LIMIT`].
+    Product(Box<Dim>, Box<Dim>),
 }
+
+/// Factors in all terms of a product up to which it is multiplied out. Networks need a handful; products of sums grow
+/// exponentially with their number, so that a few nodes of a hostile model could fill the memory.
+const PRODUCT_LIMIT: usize = 1 << 10;
 
 impl Dim {
     /// The symbol `name`.
@@ -106,9 +112,15 @@ impl Dim {
         if let (Dim::Known(a), Dim::Known(b)) = (self, other) {
             return Dim::Known(a.saturating_mul(*b));
         }
+        let (a, b) = (self.poly(), other.poly());
+        let factors = |p: &Poly| p.terms.keys().map(|m| m.len() + 1).sum::<usize>();
+        if factors(&a).saturating_mul(factors(&b)) > PRODUCT_LIMIT {
+            let (a, b) = if self <= other { (self, other) } else { (other, self) };
+            return Dim::from_atom(Atom::Product(Box::new(a.clone()), Box::new(b.clone())));
+        }
         let mut p = Poly::default();
-        for (m1, c1) in &self.poly().terms {
-            for (m2, c2) in &other.poly().terms {
+        for (m1, c1) in &a.terms {
+            for (m2, c2) in &b.terms {
                 let mut m: Vec<Atom> = m1.iter().chain(m2).cloned().collect();
                 m.sort();
                 let e = p.terms.entry(m).or_insert(0);
@@ -214,6 +226,25 @@ impl Dim {
         sum
     }
 
+    /// How many numbers and symbols the expression is made of, at all depths; stops counting at `limit`.
+    pub fn terms(&self, limit: usize) -> usize {
+        let Dim::Sym(p) = self else { return 1 };
+        let mut n = 0;
+        for m in p.terms.keys() {
+            n += 1;
+            for a in m {
+                n += match a {
+                    _ if n >= limit => return limit,
+                    Atom::Symbol(_) => 1,
+                    Atom::FloorDiv(x, y) | Atom::Max(x, y) | Atom::Min(x, y) | Atom::Product(x, y) => {
+                        x.terms(limit - n) + y.terms(limit - n)
+                    }
+                };
+            }
+        }
+        n.min(limit)
+    }
+
     /// The names of the symbols that occur, each once, in order.
     pub fn symbols(&self) -> Vec<Arc<str>> {
         let mut out = Vec::new();
@@ -228,7 +259,7 @@ impl Dim {
         for a in p.terms.keys().flatten() {
             match a {
                 Atom::Symbol(s) => out.push(s.clone()),
-                Atom::FloorDiv(x, y) | Atom::Max(x, y) | Atom::Min(x, y) => {
+                Atom::FloorDiv(x, y) | Atom::Max(x, y) | Atom::Min(x, y) | Atom::Product(x, y) => {
                     x.collect_symbols(out);
                     y.collect_symbols(out);
                 }
@@ -243,7 +274,7 @@ impl Atom {
             Atom::Symbol(_) => true,
             Atom::FloorDiv(x, y) => x.is_never_negative() && y.is_never_negative(),
             Atom::Max(x, y) => x.is_never_negative() || y.is_never_negative(),
-            Atom::Min(x, y) => x.is_never_negative() && y.is_never_negative(),
+            Atom::Min(x, y) | Atom::Product(x, y) => x.is_never_negative() && y.is_never_negative(),
         }
     }
 
@@ -262,6 +293,10 @@ impl Atom {
             Atom::Min(x, y) => {
                 let (x, y) = both(x, y);
                 x.min_of(&y)
+            }
+            Atom::Product(x, y) => {
+                let (x, y) = both(x, y);
+                x.mul(&y)
             }
         }
     }
@@ -320,6 +355,7 @@ impl fmt::Display for Atom {
             Atom::FloorDiv(x, y) => write!(f, "{}/{}", factor(x), factor(y)),
             Atom::Max(x, y) => write!(f, "max({x},{y})"),
             Atom::Min(x, y) => write!(f, "min({x},{y})"),
+            Atom::Product(x, y) => write!(f, "{}*{}", factor(x), factor(y)),
         }
     }
 }
@@ -341,6 +377,20 @@ mod tests {
         assert_eq!(h.floor_div(&n(2)).unwrap().to_string(), "H/2");
         assert_eq!(h.mul(&n(4)).floor_div(&n(2)).unwrap().to_string(), "2*H");
         assert_eq!(half.substitute(&|s| (s == "H").then_some(n(7))), n(4));
+    }
+
+    #[test]
+    fn large_products_are_not_multiplied_out() {
+        let sum = (0..8).fold(n(1), |sum, i| sum.add(&Dim::symbol(&format!("s{i}"))));
+        let square = sum.mul(&sum);
+        assert!(square.terms(1000) > 100, "the square of a sum of nine is multiplied out");
+        let mut d = square.clone();
+        for i in 1..4 {
+            d = d.mul(&d);
+            assert!(d.terms(10_000) <= (1 << i) * (square.terms(1000) + 2), "higher powers are kept as products");
+        }
+        assert_eq!(d.terms(100), 100);
+        assert_eq!(d.substitute(&|_| Some(n(0))), n(1));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 pub mod cranelift;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod x64;
 
 use crate::kir::Kernel;
 use crate::target::{Level, Target};
@@ -77,6 +78,6 @@ pub trait Backend {
 pub fn for_target(target: &Target) -> Result<Box<dyn Backend>, BackendError> {
     match target.level {
         Level::X86V1 | Level::Aarch64 => Ok(Box::new(cranelift::Cranelift)),
-        Level::X86V3 | Level::X86V4 => Err(BackendError::Level(target.level)),
+        Level::X86V3 | Level::X86V4 => Ok(Box::new(x64::X64)),
     }
 }

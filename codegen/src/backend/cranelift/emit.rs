@@ -40,6 +40,7 @@ pub(super) fn function(kernel: &Kernel, target: &Target, isa: &dyn TargetIsa) ->
         values: vec![None; kernel.types.len()],
         uniform: FxHashMap::default(),
         splats: FxHashMap::default(),
+        extracted: FxHashMap::default(),
         reduced: FxHashMap::default(),
     };
     e.entry();
@@ -72,6 +73,8 @@ pub(super) struct Emit<'a, 'f> {
     pub uniform: FxHashMap<Value, u64>,
     /// The scalars of `Splat`s.
     pub splats: FxHashMap<Value, ir::Value>,
+    /// What was extracted from which lane.
+    pub extracted: FxHashMap<Value, (Value, u8)>,
     /// Variables that loops carry for addresses.
     pub reduced: FxHashMap<Reduced, ir::Value>,
 }
@@ -135,6 +138,11 @@ impl Emit<'_, '_> {
             Op::Prefetch(_) => return Ok(()),
             Op::Const { ty, bits } => self.constant(inst.result(), *ty, std::slice::from_ref(bits))?,
             Op::VecConst { ty, lanes } => self.constant(inst.result(), *ty, lanes)?,
+            Op::Splat { ty, value } if self.lane_source(*ty, *value).is_some() => {
+                let (source, lane) = self.lane_source(*ty, *value).expect("just asked");
+                let v = self.get(source);
+                self.shuffle(*ty, v, v, &vec![lane; ty.lanes()])?
+            }
             Op::Splat { ty, value } => {
                 let scalar = self.get(*value);
                 self.splats.insert(inst.result(), scalar);
@@ -147,8 +155,9 @@ impl Emit<'_, '_> {
                 if self.fma {
                     self.b.ins().fma(a, b, c)
                 } else {
+                    // The sum first: SSE overwrites its first operand, so that accumulators stay in their registers.
                     let product = self.b.ins().fmul(a, b);
-                    self.b.ins().fadd(product, c)
+                    self.b.ins().fadd(c, product)
                 }
             }
             Op::Convert { op, to, value } => self.convert(*op, self.ty(*value), *to, self.get(*value))?,
@@ -182,7 +191,10 @@ impl Emit<'_, '_> {
                 let (base, disp) = self.address(addr);
                 if disp == 0 { base } else { self.b.ins().iadd_imm_s(base, i64::from(disp)) }
             }
-            Op::ExtractLane { value, lane } => self.extract(self.ty(*value), self.get(*value), *lane)?,
+            Op::ExtractLane { value, lane } => {
+                self.extracted.insert(inst.result(), (*value, *lane));
+                self.extract(self.ty(*value), self.get(*value), *lane)?
+            }
             Op::InsertLane { into, lane, value } => {
                 let (into, value) = (self.get(*into), self.get(*value));
                 self.b.ins().insertlane(into, value, *lane)
@@ -192,6 +204,13 @@ impl Emit<'_, '_> {
         };
         self.set(inst.result(), value);
         Ok(())
+    }
+
+    /// The vector and lane that a splat to `ty` repeats, where a shuffle does that in one instruction: `fmla` by element
+    /// on AArch64 (Cranelift looks for the shuffle), `pshufd` on x86.
+    fn lane_source(&self, ty: Type, scalar: Value) -> Option<(Value, u8)> {
+        let wide = ty.elem().is_some_and(|e| e.bits() >= 32);
+        self.extracted.get(&scalar).copied().filter(|&(source, _)| wide && self.ty(source) == ty)
     }
 
     fn args(&self, values: &[Value]) -> Vec<BlockArg> {

@@ -2,174 +2,18 @@
 
 use super::Cranelift;
 use crate::backend::Backend;
+use crate::backend::testing::instructions::every_instruction;
 use crate::backend::testing::{AARCH64, Machine, X86_64_V1, check_on, native_difference};
-use crate::kir::arbitrary::{BUFFER_LEN, Case, SCRATCH_LEN, case, special};
-use crate::kir::typing::{converts, takes};
-use crate::kir::{Access, ArgDecl, BinaryOp, Builder, ConvertOp, Elem, FloatCc, IntCc, Type, UnaryOp, Value};
+use crate::kir::arbitrary::{Case, case};
 use crate::target::Target;
 use proptest::prelude::*;
-
-/// The vector and scalar types of 128-bit targets: full registers, half ones, pairs, scalars.
-fn types() -> Vec<Type> {
-    let mut types = Vec::new();
-    for elem in Elem::ALL {
-        let mut lanes = 128 / elem.bits();
-        while lanes >= 1 {
-            types.push(Type::of(elem, lanes));
-            lanes /= 2;
-        }
-    }
-    types
-}
-
-/// A kernel that stores what `f` makes of three operands of type `ty`, for many triples of special values.
-fn for_specials(ty: Type, f: impl FnOnce(&mut Builder, [Value; 3]) -> Value) -> Case {
-    let mut args = vec![ArgDecl::read("input", 64)];
-    args.extend(Elem::ALL.map(|e| ArgDecl { name: format!("buf_{e}"), access: Access::ReadWrite, align: 64 }));
-    let mut b = Builder::new("special", args);
-    let elem = ty.elem().unwrap();
-    let bytes = ty.bytes().unwrap();
-    let outputs = b.tasks_with(|b, task| {
-        let x = b.arg(0);
-        let operands = [0, 1, 2].map(|i| b.load(ty, x.at(i * bytes as i64).idx(task, 3 * bytes)));
-        let r = f(b, operands);
-        let r = if matches!(b.ty(r), Type::Mask(_)) { b.mask_to_int(r) } else { r };
-        let rt = b.ty(r);
-        let out = b.arg(1 + Elem::ALL.iter().position(|&e| Some(e) == rt.elem()).unwrap());
-        b.store(out.at(0).idx(task, rt.bytes().unwrap()), r);
-        rt.bytes().unwrap()
-    });
-    let tasks = (BUFFER_LEN / outputs).min(64);
-    let mut input = Vec::new();
-    let mut i = 0u32;
-    while input.len() < tasks * 3 * bytes {
-        i = i.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        input.extend_from_slice(&special(elem, i >> 7).to_le_bytes()[..elem.bytes()]);
-    }
-    let mut buffers = vec![input];
-    buffers.extend(Elem::ALL.map(|_| vec![0; BUFFER_LEN]));
-    Case { kernel: b.finish(), buffers, scratch_len: SCRATCH_LEN, begin: 0, end: tasks as i64 }
-}
-
-impl Builder {
-    /// `tasks`, giving what its body gives.
-    fn tasks_with<T>(&mut self, body: impl FnOnce(&mut Builder, Value) -> T) -> T {
-        let mut out = None;
-        self.tasks(|b, task| out = Some(body(b, task)));
-        out.expect("the body ran")
-    }
-}
-
-/// Each instruction on each type: the whole table, so that a missing lowering shows by name.
-fn every_instruction() -> Vec<(String, Case)> {
-    let mut cases = Vec::new();
-    for ty in types() {
-        let mut add = |name: String, c: Case| cases.push((format!("{name} {ty}"), c));
-        for op in BinaryOp::ALL.into_iter().filter(|&op| takes(op, ty)) {
-            add(format!("{op:?}"), for_specials(ty, |b, [x, y, _]| b.binary(op, x, y)));
-            if ty.is_vector() && op.is_reduction() {
-                add(format!("reduce {op:?}"), for_specials(ty, |b, [x, ..]| b.reduce(op, x)));
-            }
-            for c in [0, 1, 5, -1] {
-                if ty.is_int() {
-                    add(
-                        format!("{op:?} by {c}"),
-                        for_specials(ty, |b, [x, ..]| {
-                            let c = b.int(ty, c);
-                            b.binary(op, x, c)
-                        }),
-                    );
-                }
-            }
-        }
-        for op in UnaryOp::ALL.into_iter().filter(|op| op.is_float() == ty.is_float()) {
-            add(format!("{op:?}"), for_specials(ty, |b, [x, ..]| b.unary(op, x)));
-        }
-        for op in ConvertOp::ALL {
-            for to in Elem::ALL {
-                if converts(op, ty.elem().unwrap(), to) && to.bits() * ty.lanes() <= 128 {
-                    add(
-                        format!("{op:?} to {to}"),
-                        for_specials(ty, |b, [x, y, _]| {
-                            // Not of what arithmetic made: its NaNs have no defined bits.
-                            let _ = y;
-                            b.convert(op, x, to)
-                        }),
-                    );
-                }
-            }
-        }
-        if ty.is_float() {
-            add("MulAdd".into(), for_specials(ty, |b, [x, y, z]| b.mul_add(x, y, z)));
-            for cc in FloatCc::ALL {
-                add(format!("fcmp {cc:?}"), for_specials(ty, |b, [x, y, _]| b.fcmp(cc, x, y)));
-                add(format!("fcmp {cc:?} with itself"), for_specials(ty, |b, [x, ..]| b.fcmp(cc, x, x)));
-                add(
-                    format!("select {cc:?}"),
-                    for_specials(ty, |b, [x, y, z]| {
-                        let m = b.fcmp(cc, x, y);
-                        b.select(m, y, z)
-                    }),
-                );
-            }
-        } else {
-            for cc in IntCc::ALL {
-                add(format!("icmp {cc:?}"), for_specials(ty, |b, [x, y, _]| b.icmp(cc, x, y)));
-                add(
-                    format!("select {cc:?}"),
-                    for_specials(ty, |b, [x, y, z]| {
-                        let m = b.icmp(cc, x, y);
-                        b.select(m, y, z)
-                    }),
-                );
-            }
-        }
-        let compare = |b: &mut Builder, x, y| {
-            if ty.is_float() { b.fcmp(FloatCc::Lt, x, y) } else { b.icmp(IntCc::LtS, x, y) }
-        };
-        add(
-            "any".into(),
-            for_specials(ty, |b, [x, y, _]| {
-                let m = compare(b, x, y);
-                b.any(m)
-            }),
-        );
-        add(
-            "all".into(),
-            for_specials(ty, |b, [x, y, _]| {
-                let m = compare(b, x, y);
-                b.all(m)
-            }),
-        );
-        add(
-            "mask logic".into(),
-            for_specials(ty, |b, [x, y, z]| {
-                let (m, n) = (compare(b, x, y), compare(b, y, z));
-                let (i, j) = (b.and(m, n), b.xor(m, n));
-                let k = b.not(j);
-                b.or(i, k)
-            }),
-        );
-        for count in 1..ty.lanes() {
-            add(
-                format!("first {count}"),
-                for_specials(ty, |b, [x, ..]| {
-                    let at = b.scratch();
-                    b.store_part(at.at(64), x, count);
-                    b.load_part(ty, at.at(64), count)
-                }),
-            );
-        }
-    }
-    cases
-}
 
 /// Cranelift panics where it lacks a lowering: the name of the instruction is worth more than the first one's backtrace.
 #[test]
 fn every_instruction_compiles() {
     for target in [Target::x86_64_v1(), Target::aarch64()] {
         let mut failures = Vec::new();
-        for (name, case) in every_instruction() {
+        for (name, case) in every_instruction(128) {
             let compile = || Cranelift.compile(&case.kernel, &target);
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(compile)) {
                 Ok(Ok(_)) => {}
@@ -190,7 +34,7 @@ fn machines() -> [(&'static Machine, Target); 2] {
 fn every_instruction_agrees_with_the_interpreter() {
     let target = Target::x86_64_v1();
     let mut failures = Vec::new();
-    for (name, case) in every_instruction() {
+    for (name, case) in every_instruction(128) {
         if let Some(difference) = native_difference(&Cranelift, &case, &target) {
             failures.push(format!("{name}: {difference}"));
         }
@@ -201,7 +45,7 @@ fn every_instruction_agrees_with_the_interpreter() {
 #[test]
 fn every_instruction_agrees_under_emulation() {
     for (machine, target) in machines() {
-        let cases = every_instruction().into_iter().map(|(_, case)| case).collect();
+        let cases = every_instruction(128).into_iter().map(|(_, case)| case).collect();
         check_on(machine, &Cranelift, cases, &target);
     }
 }
@@ -234,4 +78,36 @@ fn random_kernels_agree_under_emulation() {
     for (machine, target) in machines() {
         check_on(machine, &Cranelift, cases.clone(), &target);
     }
+}
+
+/// The inner kernel of a matrix product, as templates write it: C[rows x 8] = A[rows x k] B[k x 8] on panels that are
+/// k-major, 8 wide.
+fn gemm(rows: usize, k: i64) -> crate::kir::Kernel {
+    let args = vec![ArgDecl::read("a", 64), ArgDecl::read("b", 64), ArgDecl::write("c", 64)];
+    let mut b = Builder::new("gemm", args);
+    let ty = Type::of(Elem::F32, 4);
+    let (pa, pb, pc) = (b.arg(0), b.arg(1), b.arg(2));
+    let zero = b.zero(ty);
+    let sums = b.loop_(0, k, 1, &vec![zero; 2 * rows], |b, i, acc| {
+        let columns = [0, 16].map(|d| b.load(ty, pb.at(d).idx(i, 32)));
+        let mut next = Vec::new();
+        for row in 0..rows {
+            let from = b.load(ty, pa.at(row as i64 / 4 * 16).idx(i, 32));
+            let a = b.splat_lane(from, row % 4);
+            for (column, &vb) in columns.iter().enumerate() {
+                next.push(b.mul_add(a, vb, acc[row * 2 + column]));
+            }
+        }
+        next
+    });
+    for (i, &s) in sums.iter().enumerate() {
+        b.store(pc.at(16 * i as i64), s);
+    }
+    b.finish()
+}
+
+#[test]
+fn listings() {
+    insta::assert_snapshot!("gemm_8x8_aarch64", Cranelift.listing(&gemm(8, 256), &Target::aarch64()).unwrap());
+    insta::assert_snapshot!("gemm_5x8_x86_64_v1", Cranelift.listing(&gemm(5, 256), &Target::x86_64_v1()).unwrap());
 }

@@ -4,6 +4,8 @@
 //! store beyond its operand is a crash, not luck. For another machine, `driver.c` is compiled by that machine's C compiler
 //! and does the same for a file of cases under `qemu-user`. Missing tools are reported and skip the test.
 
+pub mod instructions;
+
 use super::{Backend, MachineCode};
 use crate::kir::arbitrary::Case;
 use crate::kir::interp;

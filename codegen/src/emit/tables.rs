@@ -1,0 +1,356 @@
+//! The read-only tables of a library: what the model looks like and what its plans do, as one block of bytes.
+//!
+//! Entry points and the step loop read them; the code itself is the same for every model. All references within the block
+//! are 32-bit offsets from its start, so it needs no relocation and lies in pages that are mapped, not loaded.
+//!
+//! ```text
+//! levels    [code u32, name u32] * levels
+//! sets      [ports u32, plans u32] * sets
+//!   ports     Port * (inputs + outputs)             fields: mod port
+//!   plans     Plan * levels                         fields: mod plan
+//!     steps     Step * n                            fields: mod step
+//!       args      u64 * n: offset << 24 | base
+//!       results   Result * n                        fields: mod result
+//! errors    sentence u32 * codes
+//! ```
+//!
+//! A base is a number of the pointer table that each context holds: the arena, the weights, the inputs, the outputs.
+
+use super::EmitError;
+use super::abi;
+use crate::program::{Arg, LevelPlan, Port, Program, ShapeSet, Step, StepResult};
+use rustc_hash::FxHashMap;
+
+/// Bits of an argument word that hold the base; the offset has the other 40, a terabyte.
+pub const BASE_BITS: u32 = 24;
+
+/// The base number of the arena.
+pub const BASE_ARENA: u64 = 0;
+/// The base number of the weights.
+pub const BASE_WEIGHTS: u64 = 1;
+/// The base number of input 0; the other inputs follow, then the outputs.
+pub const BASE_INPUTS: u64 = 2;
+
+/// Fields of a port: an input or output in a shape set.
+pub mod port {
+    #![allow(missing_docs, reason = "offsets; named as the fields of nncc_tensor")]
+    pub const BYTES: i32 = 0;
+    pub const NAME: i32 = 8;
+    pub const DTYPE: i32 = 12;
+    pub const RANK: i32 = 16;
+    pub const SHAPE: i32 = 20;
+    /// Bytes of an element: the required alignment.
+    pub const ALIGN: i32 = 24;
+    /// Sentences that blame this port, one for each way to be wrong.
+    pub const IS_NULL: i32 = 28;
+    pub const BAD_DTYPE: i32 = 32;
+    pub const BAD_SHAPE: i32 = 36;
+    pub const BAD_SIZE: i32 = 40;
+    pub const BAD_ALIGN: i32 = 44;
+    pub const SIZE: i32 = 48;
+}
+
+/// Fields of a plan: a shape set at a CPU level.
+pub mod plan {
+    #![allow(missing_docs, reason = "offsets; named as the fields of LevelPlan")]
+    pub const STEPS: i32 = 0;
+    pub const STEP_COUNT: i32 = 4;
+    pub const ARENA: i32 = 8;
+    /// Rounded up to whole cache lines, so that threads share none.
+    pub const SCRATCH: i32 = 16;
+    pub const MACS: i32 = 24;
+    pub const STACK: i32 = 32;
+    pub const SIZE: i32 = 40;
+}
+
+/// Fields of a step.
+pub mod step {
+    #![allow(missing_docs, reason = "offsets; named as the fields of Step")]
+    pub const TASKS: i32 = 0;
+    pub const MACS: i32 = 8;
+    pub const BYTES: i32 = 16;
+    /// Offset of the kernel from the first kernel.
+    pub const KERNEL: i32 = 24;
+    /// 1 when the step is worth splitting.
+    pub const PARALLEL: i32 = 28;
+    pub const ARGS: i32 = 32;
+    pub const ARG_COUNT: i32 = 36;
+    pub const NAME: i32 = 40;
+    pub const OP: i32 = 44;
+    pub const RESULTS: i32 = 48;
+    pub const RESULT_COUNT: i32 = 52;
+    pub const KERNEL_NAME: i32 = 56;
+    pub const SIZE: i32 = 64;
+}
+
+/// Fields of a result: a value that a step completes.
+pub mod result {
+    #![allow(missing_docs, reason = "offsets; named as the fields of nncc_tensor")]
+    pub const BYTES: i32 = 0;
+    pub const NAME: i32 = 8;
+    pub const DTYPE: i32 = 12;
+    pub const RANK: i32 = 16;
+    pub const SHAPE: i32 = 20;
+    pub const LAYOUT: i32 = 24;
+    /// Which argument of the step holds it.
+    pub const ARG: i32 = 28;
+    pub const SIZE: i32 = 32;
+}
+
+/// Work below which a step runs on one thread: waking the others costs some microseconds, and a core does about this many
+/// multiply-adds (with 128-bit vectors, or byte moves through its cache) in ten.
+const PARALLEL_MIN_WORK: u64 = 100_000;
+
+/// The finished block and where things are in it.
+pub struct Tables {
+    /// The block.
+    pub bytes: Vec<u8>,
+    /// Offset of the level table.
+    pub levels: u32,
+    /// Offset of the set table.
+    pub sets: u32,
+    /// Offset of the model's name.
+    pub name: u32,
+    /// Offset of the sentences of the error codes.
+    pub errors: u32,
+    /// Offset of the sentence for an unknown code.
+    pub unknown_error: u32,
+    /// The most arguments of a step.
+    pub max_args: usize,
+    /// The most results of a step.
+    pub max_results: usize,
+    /// Offsets of the plans' stack bounds, with the plan's level index: filled in when the code is compiled.
+    stack_fields: Vec<(usize, usize)>,
+}
+
+impl Tables {
+    /// Writes the stack bound of each level's plans.
+    pub fn set_stack(&mut self, by_level: &[u64]) {
+        for &(offset, level) in &self.stack_fields {
+            self.bytes[offset..offset + 8].copy_from_slice(&by_level[level].to_le_bytes());
+        }
+    }
+}
+
+/// Builds the tables. `kernel_offsets` and `const_offsets` say where each kernel and constant lies in its block.
+pub fn build(program: &Program, kernel_offsets: &[usize], const_offsets: &[usize]) -> Result<Tables, EmitError> {
+    let mut writer = Writer {
+        program,
+        kernel_offsets,
+        const_offsets,
+        bytes: Vec::new(),
+        strings: FxHashMap::default(),
+        stack: vec![],
+    };
+    let levels: Vec<[u32; 2]> =
+        program.targets.iter().map(|t| [abi::level_code(t.level), writer.string(t.level.name())]).collect();
+    let levels = writer.words(levels.as_flattened());
+    let mut sets = Vec::new();
+    for set in &program.sets {
+        sets.push([writer.ports(set)?, writer.plans(set)?]);
+    }
+    let sets = writer.words(sets.as_flattened());
+    let errors: Vec<u32> = abi::ERRORS.iter().map(|(_, _, sentence)| writer.string(sentence)).collect();
+    let errors = writer.words(&errors);
+    let unknown_error = writer.string("no such error code");
+    let name = writer.string(&program.name);
+    let steps = || program.sets.iter().flat_map(|set| &set.levels).flat_map(|plan| &plan.steps);
+    if writer.bytes.len() > i32::MAX as usize {
+        return Err(EmitError::TooLarge { what: "the plan", bytes: writer.bytes.len() as u64, limit: i32::MAX as u64 });
+    }
+    Ok(Tables {
+        bytes: writer.bytes,
+        levels,
+        sets,
+        name,
+        errors,
+        unknown_error,
+        max_args: steps().map(|step| step.args.len()).max().unwrap_or(0),
+        max_results: steps().map(|step| step.results.len()).max().unwrap_or(0),
+        stack_fields: writer.stack,
+    })
+}
+
+/// The bytes a traced value spans in memory: padded channels when blocked.
+fn result_bytes(result: &StepResult) -> u64 {
+    let elements = result.layout.stored_elems(&result.shape).expect("lies in the arena, so it fits");
+    (elements * result.dtype.bytes()) as u64
+}
+
+struct Writer<'a> {
+    program: &'a Program,
+    kernel_offsets: &'a [usize],
+    const_offsets: &'a [usize],
+    bytes: Vec<u8>,
+    strings: FxHashMap<String, u32>,
+    stack: Vec<(usize, usize)>,
+}
+
+impl Writer<'_> {
+    /// Appends bytes at an 8-byte boundary; gives their offset. Offsets stay below 4 GiB: `build` checks the sum.
+    fn append(&mut self, bytes: &[u8]) -> u32 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let offset = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        offset
+    }
+
+    fn words(&mut self, words: &[u32]) -> u32 {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.append(&bytes)
+    }
+
+    /// A NUL-terminated string, stored once. C has no other kind, so a NUL inside ends it early.
+    fn string(&mut self, text: &str) -> u32 {
+        if let Some(&offset) = self.strings.get(text) {
+            return offset;
+        }
+        let offset = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.bytes.push(0);
+        self.strings.insert(text.to_owned(), offset);
+        offset
+    }
+
+    fn shape(&mut self, shape: &[usize]) -> u32 {
+        let bytes: Vec<u8> = shape.iter().flat_map(|&extent| (extent as i64).to_le_bytes()).collect();
+        self.append(&bytes)
+    }
+
+    fn ports(&mut self, set: &ShapeSet) -> Result<u32, EmitError> {
+        let mut records = Vec::new();
+        let kinds = set.inputs.iter().enumerate().map(|(i, port)| ("input", i, port));
+        for (kind, index, port) in kinds.chain(set.outputs.iter().enumerate().map(|(i, port)| ("output", i, port))) {
+            let mut record = Record::new(port::SIZE);
+            record.u64(port::BYTES, port.bytes().unwrap_or(usize::MAX) as u64);
+            record.u32(port::NAME, self.string(&port.name));
+            record.u32(port::DTYPE, abi::dtype_code(port.dtype));
+            record.u32(port::RANK, port.shape.len() as u32);
+            record.u32(port::SHAPE, self.shape(&port.shape));
+            record.u32(port::ALIGN, port.dtype.bytes() as u32);
+            self.blame(&mut record, kind, index, port);
+            records.extend(record.0);
+        }
+        Ok(self.append(&records))
+    }
+
+    /// The sentences for what can be wrong with a port at run time.
+    fn blame(&mut self, record: &mut Record, kind: &str, index: usize, port: &Port) {
+        let who = format!("{kind} {index} \"{}\"", port.name);
+        let (dtype, size) = (port.dtype.name(), port.dtype.bytes());
+        record.u32(port::IS_NULL, self.string(&format!("{who}: the pointer is null")));
+        record.u32(port::BAD_DTYPE, self.string(&format!("{who}: the element type must be {dtype}")));
+        record.u32(
+            port::BAD_ALIGN,
+            self.string(&format!("{who}: the buffer must be aligned to {size} bytes, for {dtype}")),
+        );
+        let ports = |set: &ShapeSet| {
+            if kind == "input" { set.inputs[index].shape.clone() } else { set.outputs[index].shape.clone() }
+        };
+        let mut shapes: Vec<String> = self.program.sets.iter().map(|set| format!("{:?}", ports(set))).collect();
+        shapes.dedup();
+        let more = if shapes.len() > 8 { " or one of the further sets" } else { "" };
+        shapes.truncate(8);
+        record.u32(port::BAD_SHAPE, self.string(&format!("{who}: the shape must be {}{more}", shapes.join(" or "))));
+        let bytes = port.bytes().unwrap_or(usize::MAX);
+        record.u32(port::BAD_SIZE, self.string(&format!("{who}: the buffer must have at least {bytes} bytes")));
+    }
+
+    fn plans(&mut self, set: &ShapeSet) -> Result<u32, EmitError> {
+        let mut records = Vec::new();
+        let mut stack = Vec::new();
+        for (level, plan) in set.levels.iter().enumerate() {
+            let mut steps = Vec::with_capacity(plan.steps.len() * step::SIZE as usize);
+            for step in &plan.steps {
+                steps.extend(self.step(set, step)?.0);
+            }
+            let mut record = Record::new(plan::SIZE);
+            record.u32(plan::STEPS, self.append(&steps));
+            record.u32(plan::STEP_COUNT, plan.steps.len() as u32);
+            record.u64(plan::ARENA, plan.arena_bytes as u64);
+            record.u64(plan::SCRATCH, scratch_stride(plan) as u64);
+            record.u64(plan::MACS, plan.steps.iter().map(|step| step.macs).sum());
+            stack.push((records.len() + plan::STACK as usize, level));
+            records.extend(record.0);
+        }
+        let offset = self.append(&records);
+        self.stack.extend(stack.into_iter().map(|(field, level)| (offset as usize + field, level)));
+        Ok(offset)
+    }
+
+    fn step(&mut self, set: &ShapeSet, step: &Step) -> Result<Record, EmitError> {
+        let mut args = Vec::with_capacity(step.args.len() * 8);
+        for &arg in &step.args {
+            args.extend(self.arg(set, arg)?.to_le_bytes());
+        }
+        let mut results = Vec::new();
+        for value in &step.results {
+            let mut record = Record::new(result::SIZE);
+            record.u64(result::BYTES, result_bytes(value));
+            record.u32(result::NAME, self.string(&value.name));
+            record.u32(result::DTYPE, abi::dtype_code(value.dtype));
+            record.u32(result::RANK, value.shape.len() as u32);
+            record.u32(result::SHAPE, self.shape(&value.shape));
+            record.u32(result::LAYOUT, abi::layout_code(value.layout));
+            record.u32(result::ARG, value.arg as u32);
+            results.extend(record.0);
+        }
+        let kernel = step.kernel.0 as usize;
+        let mut record = Record::new(step::SIZE);
+        record.u64(step::TASKS, step.tasks);
+        record.u64(step::MACS, step.macs);
+        record.u64(step::BYTES, step.bytes);
+        record.u32(step::KERNEL, self.kernel_offsets[kernel] as u32);
+        record.u32(step::PARALLEL, u32::from(step.tasks > 1 && step.macs + step.bytes / 4 >= PARALLEL_MIN_WORK));
+        record.u32(step::ARGS, self.append(&args));
+        record.u32(step::ARG_COUNT, step.args.len() as u32);
+        record.u32(step::NAME, self.string(&step.name));
+        record.u32(step::OP, self.string(&step.op));
+        record.u32(step::RESULTS, self.append(&results));
+        record.u32(step::RESULT_COUNT, step.results.len() as u32);
+        record.u32(step::KERNEL_NAME, self.string(&self.program.kernels[kernel].ir.name));
+        Ok(record)
+    }
+
+    fn arg(&self, set: &ShapeSet, arg: Arg) -> Result<u64, EmitError> {
+        let (base, offset) = match arg {
+            Arg::Arena(offset) => (BASE_ARENA, offset),
+            Arg::Const(id, offset) => (BASE_WEIGHTS, self.const_offsets[id.0 as usize] + offset),
+            Arg::Input(index, offset) => (BASE_INPUTS + u64::from(index), offset),
+            Arg::Output(index, offset) => (BASE_INPUTS + set.inputs.len() as u64 + u64::from(index), offset),
+        };
+        if base >= 1 << BASE_BITS {
+            return Err(EmitError::TooLarge {
+                what: "the number of inputs and outputs",
+                bytes: base,
+                limit: 1 << BASE_BITS,
+            });
+        }
+        if offset as u64 >= 1 << (64 - BASE_BITS) {
+            return Err(EmitError::TooLarge { what: "an offset", bytes: offset as u64, limit: 1 << (64 - BASE_BITS) });
+        }
+        Ok((offset as u64) << BASE_BITS | base)
+    }
+}
+
+/// Scratch of one thread, in whole cache lines.
+pub fn scratch_stride(plan: &LevelPlan) -> usize {
+    plan.scratch_bytes.next_multiple_of(abi::WORKSPACE_ALIGN)
+}
+
+/// One record of a table.
+struct Record(Vec<u8>);
+
+impl Record {
+    fn new(size: i32) -> Record {
+        Record(vec![0; size as usize])
+    }
+
+    fn u32(&mut self, offset: i32, value: u32) {
+        self.0[offset as usize..][..4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, offset: i32, value: u64) {
+        self.0[offset as usize..][..8].copy_from_slice(&value.to_le_bytes());
+    }
+}

@@ -1,0 +1,44 @@
+//! Operators that are not supported, grouped by the reason. (`If` with a constant condition is inlined by the importer.)
+
+/// (reason, operators)
+pub(super) const REASONS: &[(&str, &[&str])] = &[
+    ("control flow at run time is not supported", &["Loop", "Scan", "SequenceMap"]),
+    ("recurrent operators are not supported", &["LSTM", "GRU", "RNN"]),
+    (
+        "the shape of its result depends on its operands' numbers",
+        &["Unique", "NonMaxSuppression", "ImageDecoder", "TfIdfVectorizer"],
+    ),
+    (
+        "sequences and optional values are not supported",
+        &[
+            "ConcatFromSequence",
+            "Optional",
+            "OptionalGetElement",
+            "OptionalHasElement",
+            "SequenceAt",
+            "SequenceConstruct",
+            "SequenceEmpty",
+            "SequenceErase",
+            "SequenceInsert",
+            "SequenceLength",
+            "SplitToSequence",
+        ],
+    ),
+    ("strings are not supported", &["RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"]),
+    (
+        "random numbers are not supported",
+        &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"],
+    ),
+    (
+        "quantized operators are not supported",
+        &[
+            "ConvInteger",
+            "DequantizeLinear",
+            "DynamicQuantizeLinear",
+            "MatMulInteger",
+            "QLinearConv",
+            "QLinearMatMul",
+            "QuantizeLinear",
+        ],
+    ),
+];

@@ -1,0 +1,156 @@
+//! The ONNX backend tests through the importer and the reference evaluator: what a model means, before any pass or code.
+//!
+//! `tools/onnx_cases.py target/onnx-cases` writes the cases; without them the test says so and passes. A case counts if it
+//! can be run from arrays and if the importer does not call something in it unsupported; every case that counts must give
+//! the expected numbers at the suite's own tolerance, and no case may be called invalid. `NNCC_CASES=text` runs only the cases whose name
+//! contains the text and prints each failure in full. The list of what must be supported is kept by the conformance suite.
+
+use nncc_frontend::{Blame, ImportOptions, Model};
+use nncc_ir::{DType, Dim, Graph, Op, Tensor, ValueId};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// A numpy array file.
+fn read_npy(path: &Path) -> Option<Tensor> {
+    let bytes = std::fs::read(path).ok()?;
+    let size = u16::from_le_bytes([*bytes.get(8)?, *bytes.get(9)?]) as usize;
+    let header = std::str::from_utf8(bytes.get(10..10 + size)?).ok()?;
+    let after = |key: &str| header.split(key).nth(1).map(str::trim_start);
+    assert!(after("'fortran_order':")?.starts_with("False"), "{}", path.display());
+    let descr = after("'descr':")?.trim_start_matches('\'').split('\'').next()?.trim_start_matches(['<', '|']);
+    let dtype = match descr {
+        "f4" => DType::F32,
+        "f8" => DType::F64,
+        "i1" => DType::I8,
+        "i2" => DType::I16,
+        "i4" => DType::I32,
+        "i8" => DType::I64,
+        "u1" => DType::U8,
+        "u2" => DType::U16,
+        "u4" => DType::U32,
+        "u8" => DType::U64,
+        "b1" => DType::Bool,
+        _ => return None,
+    };
+    let shape = after("'shape':")?.trim_start_matches('(').split(')').next()?;
+    let dims: Vec<usize> = shape.split(',').filter_map(|d| d.trim().parse().ok()).collect();
+    Tensor::from_bytes(dtype, &dims, bytes.get(10 + size..)?)
+}
+
+/// Every output of a graph, by evaluating its nodes in order.
+fn evaluate(graph: &Graph, inputs: &HashMap<String, Tensor>) -> Result<Vec<Tensor>, String> {
+    let mut values: HashMap<ValueId, Tensor> = HashMap::new();
+    for n in graph.topological_order().ok_or("a cycle")? {
+        let operands = graph.operands(n);
+        let results = match graph.op(n) {
+            Op::Input => {
+                let name = &graph.node(n).outputs()[0].name;
+                vec![inputs.get(&**name).cloned().ok_or(format!("no data for input {name}"))?]
+            }
+            op => {
+                let given: Vec<Option<&Tensor>> = operands.iter().map(|v| v.map(|v| &values[&v])).collect();
+                op.eval(&given).map_err(|e| format!("{}: {e}", op.name()))?
+            }
+        };
+        for (v, t) in graph.results(n).zip(results) {
+            let (declared, actual) = (graph.ty(v), t.ty());
+            if declared.dtype != actual.dtype || declared.shape != actual.shape {
+                return Err(format!("{} inferred {declared} and computed {actual}", graph.op(n).name()));
+            }
+            values.insert(v, t);
+        }
+    }
+    graph.outputs().iter().map(|(_, v)| values.get(v).cloned().ok_or("no output".to_string())).collect()
+}
+
+fn differs(actual: &Tensor, expected: &Tensor, rtol: f64, atol: f64) -> Option<String> {
+    if actual.ty() != expected.ty() {
+        return Some(format!("{} instead of {}", actual.ty(), expected.ty()));
+    }
+    let (a, e) = (actual.to_f64(), expected.to_f64());
+    let close = |(&a, &e): (&f64, &f64)| a == e || (a.is_nan() && e.is_nan()) || (a - e).abs() <= atol + rtol * e.abs();
+    let at = a.iter().zip(&e).position(|pair| !close(pair))?;
+    Some(format!("element {at} of {} is {} instead of {}", actual.ty(), a[at], e[at]))
+}
+
+enum Outcome {
+    Pass,
+    Unsupported(String),
+    Fail(String),
+}
+
+fn run(folder: &Path, case: &Value) -> Outcome {
+    let model = match Model::open(&folder.join("model.onnx")) {
+        Ok(model) => model,
+        Err(e) => return Outcome::Fail(e.to_string()),
+    };
+    let names = |key: &str| -> Vec<String> {
+        case[key].as_array().into_iter().flatten().map(|v| v["name"].as_str().unwrap_or("").to_string()).collect()
+    };
+    let (inputs, outputs) = (names("inputs"), names("outputs"));
+    for set in 0..case["sets"].as_u64().unwrap_or(0) {
+        let array = |stem: &str, i: usize| read_npy(&folder.join(format!("set{set}/{stem}{i}.npy")));
+        let mut data = HashMap::new();
+        for (i, name) in inputs.iter().enumerate() {
+            let Some(t) = array("in", i) else { return Outcome::Unsupported("element type of an input".into()) };
+            data.insert(name.clone(), t);
+        }
+        // The shapes of the data are what a user would give as --dim and --shape.
+        let mut options = ImportOptions::default();
+        for (name, t) in &data {
+            options.shapes.insert(name.clone(), t.dims().iter().map(|&d| Dim::from(d)).collect());
+        }
+        let import = match model.import_for(&options, &|name| data.get(name).cloned()) {
+            Ok((import, _)) => import,
+            Err(e) if e.problems.iter().any(|p| p.blame == Blame::Unsupported) => {
+                return Outcome::Unsupported(e.problems[0].message.clone());
+            }
+            Err(e) => return Outcome::Fail(e.to_string()),
+        };
+        let results = match evaluate(&import.graph, &data) {
+            Ok(results) => results,
+            Err(e) => return Outcome::Fail(e),
+        };
+        for (i, (result, name)) in results.iter().zip(&outputs).enumerate() {
+            let Some(expected) = array("out", i) else {
+                return Outcome::Unsupported("element type of an output".into());
+            };
+            let (rtol, atol) = (case["rtol"].as_f64().unwrap_or(0.0), case["atol"].as_f64().unwrap_or(0.0));
+            if let Some(why) = differs(result, &expected, rtol, atol) {
+                return Outcome::Fail(format!("output {name}: {why}"));
+            }
+        }
+    }
+    Outcome::Pass
+}
+
+#[test]
+fn backend_cases_give_the_expected_numbers() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/onnx-cases");
+    let Ok(listing) = std::fs::read_to_string(root.join("cases.json")) else {
+        println!("skipped: no cases; write them with tools/onnx_cases.py target/onnx-cases");
+        return;
+    };
+    let listing: Value = serde_json::from_str(&listing).expect("the script writes JSON");
+    let only = std::env::var("NNCC_CASES").ok();
+    let (mut passed, mut failed) = ([0, 0], Vec::new());
+    let mut unsupported: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for case in listing["cases"].as_array().into_iter().flatten() {
+        let name = case["name"].as_str().unwrap_or("");
+        if only.as_ref().is_some_and(|o| !name.contains(o)) || !case["why"].is_null() {
+            continue;
+        }
+        match run(&root.join(name), case) {
+            Outcome::Pass => passed[usize::from(case["expanded"] == Value::Bool(true))] += 1,
+            Outcome::Unsupported(why) => unsupported.entry(why).or_default().push(name.to_string()),
+            Outcome::Fail(why) => failed.push(format!("{name}: {why}")),
+        }
+    }
+    for (why, names) in &unsupported {
+        println!("unsupported: {why}: {} cases, {}", names.len(), names[0]);
+    }
+    let skipped: usize = unsupported.values().map(Vec::len).sum();
+    println!("{} passed, and {} expanded; {skipped} unsupported; {} failed", passed[0], passed[1], failed.len());
+    assert!(failed.is_empty(), "{} cases fail:\n{}", failed.len(), failed.join("\n"));
+}
