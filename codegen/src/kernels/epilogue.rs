@@ -14,6 +14,7 @@
 use super::pointwise;
 use crate::kir::{Builder, Elem, Type, Value};
 use nncc_ir::Pointwise;
+use nncc_ir::pointwise::{BinaryFn, Inst, UnaryFn};
 
 /// What a kernel does with its sums.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -57,7 +58,7 @@ impl Epilogue {
 
     /// Should the program stand in a loop over the accumulators instead of behind each?
     pub fn is_long(&self) -> bool {
-        self.program.as_ref().is_some_and(|p| pointwise::cost(p) > 12)
+        self.program.as_ref().is_some_and(|p| instructions(p) > 12)
     }
 
     /// The program on one vector of sums. `extras` are the pointers of the extra operands; `site.same` holds a byte offset.
@@ -68,8 +69,22 @@ impl Epilogue {
         for (&extra, &base) in self.extras.iter().zip(extras) {
             inputs.push(extra.load(b, ty, base, site));
         }
-        pointwise::emit(b, program, &inputs)
+        pointwise::emit(b, program, ty.lanes(), &inputs)
     }
+}
+
+/// Roughly the instructions that a program becomes.
+fn instructions(program: &Pointwise) -> usize {
+    // Polynomials and their range reductions.
+    const FUNCTION: usize = 30;
+    let one = |inst: &Inst| match inst {
+        Inst::Input(_) | Inst::Const(_) => 0,
+        Inst::Unary(UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Not | UnaryFn::BitNot | UnaryFn::Sqrt, _) => 1,
+        Inst::Unary(UnaryFn::Floor | UnaryFn::Ceil | UnaryFn::Round | UnaryFn::Reciprocal | UnaryFn::Sign, _) => 2,
+        Inst::Unary(..) | Inst::Binary(BinaryFn::Pow | BinaryFn::Mod | BinaryFn::Fmod, ..) => FUNCTION,
+        Inst::Binary(..) | Inst::Compare(..) | Inst::Select { .. } | Inst::Cast(_) => 1,
+    };
+    program.insts().iter().map(|(inst, _)| one(inst)).sum()
 }
 
 impl Extra {

@@ -3,6 +3,21 @@
 //! A template takes a [`Target`](crate::target::Target) and shapes and gives a [`Kernel`](crate::kir::Kernel) whose extents,
 //! strides and tails are constants. It knows nothing of the graph: which template serves a node is decided in `lower/`.
 
+pub mod conv;
 pub mod copy;
+pub mod epilogue;
 pub mod map;
 pub mod pointwise;
+pub mod window;
+
+use crate::target::{Level, Target};
+
+/// The instruction set in a kernel's name.
+pub(crate) fn isa_name(target: &Target) -> &'static str {
+    match target.level {
+        Level::X86V1 => "sse2",
+        Level::X86V3 => "avx2",
+        Level::X86V4 => "avx512",
+        Level::Aarch64 => "neon",
+    }
+}

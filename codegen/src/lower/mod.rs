@@ -24,11 +24,14 @@
 //! |---|---|
 //! | `mod.rs` | the driver, dispatch, errors |
 //! | [`cx`] | what a lowering sees: operands, constants, kernels, steps |
+//! | `fused` | an operator with an elementwise program behind it |
 //! | [`placement`] | where values lie: what is asked of a memory plan |
 //! | [`pools`] | constants and kernels, each once |
 
+mod conv;
 pub mod cx;
 pub mod elementwise;
+mod fused;
 pub mod placement;
 pub mod pools;
 
@@ -155,6 +158,9 @@ fn lower_level(set: SetSource<'_>, target: &Target, pools: &mut Pools) -> Result
 pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     match op {
         Op::Input | Op::Constant(_) => Ok(()),
+        Op::Conv(op) => conv::lower(op, fused::Behind::default(), cx),
+        Op::ConvTranspose(op) => conv::lower_transpose(op, fused::Behind::default(), cx),
+        Op::Fused(op) if op.root.is_some() => fused::lower(op, cx),
         _ => match pointwise_of(op, cx) {
             Some(program) => elementwise::lower(&program, cx),
             None => Err(cx.unsupported("there is no kernel for this operator")),

@@ -1,0 +1,299 @@
+//! Depthwise convolution on blocked values: a vector is channels, every lane its own filter.
+//!
+//! ```text
+//! task (image, block of channels, chunk of rows);  for each vector of the block, for each tile of a row
+//!   acc[px] = bias
+//!   for kd, kh (clipped to the input)
+//!     weights of the row of taps are held; each input vector is loaded once and used by every tap that reaches it
+//!     acc[px] += w[kw] * x[px * stride + kw * dilation]
+//!   y = epilogue(acc)
+//! ```
+//!
+//! Registers: pixels + kw held weights + 1 input. A row of 3 taps and 8 pixels: 10 loads for 24 multiply-adds, so that the
+//! template is bound by them or by memory, not by loads. With more taps than registers allow, weights are loaded at their use.
+
+use super::Conv;
+use crate::kernels::epilogue::Site;
+use crate::kernels::isa_name;
+use crate::kernels::window::{Axis, Run, div_rem};
+use crate::kir::{ArgDecl, Builder, Elem, IntCc, Kernel, Type, Value};
+use crate::target::Target;
+use nncc_ir::{BLOCK, padded_channels};
+
+/// A depthwise convolution with everything chosen: `conv.groups` channels, one input and one output channel each, blocked.
+#[derive(Clone, Debug)]
+pub struct Depthwise<'a> {
+    target: &'a Target,
+    conv: Conv,
+    pixels: usize,
+    rows: usize,
+}
+
+impl<'a> Depthwise<'a> {
+    /// Chooses tile and tasks.
+    pub fn new(target: &'a Target, conv: &Conv) -> Depthwise<'a> {
+        let taps = conv.axes[2].taps;
+        // One input, one moved operand where multiplication and addition are two instructions, one for the backend's moves.
+        let free = target.vector_regs - 2 - usize::from(!target.fma);
+        let held = if taps + 4 <= free { taps } else { 1 };
+        // More than 14 pixels no longer save loads that matter and only grow the code.
+        let pixels = (free - held).min(14).min(conv.axes[2].outputs.max(1));
+        let blocks = conv.batch * conv.groups.div_ceil(BLOCK);
+        let rows = conv.axes[0].outputs * conv.axes[1].outputs;
+        // A task is worth starting for some 16 thousand multiply-adds of a vector.
+        let a_row = (conv.axes[2].outputs * conv.taps() * BLOCK).max(1);
+        let wanted = (32usize).div_ceil(blocks.max(1));
+        let rows = rows.div_ceil(wanted).max((1usize << 14).div_ceil(a_row)).min(rows.max(1));
+        Depthwise { target, conv: conv.clone(), pixels, rows: rows.max(1) }
+    }
+
+    fn row_count(&self) -> usize {
+        self.conv.axes[0].outputs * self.conv.axes[1].outputs
+    }
+
+    fn chunks(&self) -> usize {
+        self.row_count().div_ceil(self.rows)
+    }
+
+    fn blocks(&self) -> usize {
+        self.conv.groups.div_ceil(BLOCK)
+    }
+
+    /// How many tasks the kernel has.
+    pub fn tasks(&self) -> usize {
+        let empty = self.conv.axes.iter().any(|a| a.outputs == 0);
+        if empty { 0 } else { self.conv.batch * self.blocks() * self.chunks() }
+    }
+
+    /// Scratch bytes of a thread.
+    pub fn scratch(&self) -> usize {
+        if self.conv.epilogue.is_long() { self.pixels * 64 } else { 0 }
+    }
+
+    /// Is the kernel within the size that this template is meant for?
+    pub fn is_small(&self) -> bool {
+        let runs = self.conv.axes[2].runs(self.pixels);
+        let body = |run: &Run| run.taps.iter().map(|g| g.taps.len() * (2 * g.pixels.len() + 1)).sum::<usize>();
+        let edge = 1 + usize::from(padded_channels(self.conv.groups) % BLOCK != 0);
+        let bytes = runs.iter().map(body).sum::<usize>() * 8 * edge;
+        let plane = 4 * BLOCK * self.conv.axes[2].inputs.max(self.conv.axes[2].out_extent);
+        bytes <= 24 * 1024 && plane < 1 << 30
+    }
+
+    /// The kernel. Operands: x, w, bias (if there is one), the epilogue's extras, y.
+    pub fn kernel(&self) -> Kernel {
+        let mut args = vec![ArgDecl::read("x", 4), ArgDecl::read("w", 64)];
+        if self.conv.bias {
+            args.push(ArgDecl::read("bias", 64));
+        }
+        args.extend((0..self.conv.epilogue.extras.len()).map(|i| ArgDecl::read(format!("e{i}"), 4)));
+        args.push(ArgDecl::write("y", 4));
+        let (shape, isa) = (self.conv.shape_name(), isa_name(self.target));
+        let mut b = Builder::new(format!("f32_dwconv_{shape}__{isa}_1x{}", self.pixels), args);
+        b.tasks(|b, task| {
+            let (rest, chunk) = div_rem(b, task, self.chunks());
+            let (image, block) = div_rem(b, rest, self.blocks());
+            let full = self.conv.groups / BLOCK;
+            let edge = padded_channels(self.conv.groups) - full * BLOCK;
+            let at = BlockAt { image, block, chunk };
+            match (full, edge) {
+                (_, 0) => self.block(b, &at, BLOCK),
+                (0, edge) => self.block(b, &at, edge),
+                (full, BLOCK) if full > 0 => self.block(b, &at, BLOCK),
+                (full, edge) => {
+                    let bound = b.i64(full as i64);
+                    let is_full = b.icmp(IntCc::LtS, block, bound);
+                    b.if_(
+                        is_full,
+                        |b| {
+                            self.block(b, &at, BLOCK);
+                            Vec::new()
+                        },
+                        |b| {
+                            self.block(b, &at, edge);
+                            Vec::new()
+                        },
+                    );
+                }
+            }
+        });
+        b.finish()
+    }
+
+    /// The rows of a task, in a block of `width` channels.
+    fn block(&self, b: &mut Builder, at: &BlockAt, width: usize) {
+        let conv = &self.conv;
+        let [depth, height, row] = &conv.axes;
+        let padded = padded_channels(conv.groups);
+        let image_base = |b: &mut Builder, plane: usize| {
+            let image = b.mul_imm(at.image, (padded * plane * 4) as i64);
+            let block = b.mul_imm(at.block, (BLOCK * plane * 4) as i64);
+            b.add(image, block)
+        };
+        let x_base = image_base(b, conv.input_plane());
+        let x = b.ptr(b.arg(0).at(0).idx(x_base, 1));
+        let y = image_base(b, conv.output_plane());
+        let w = b.ptr(b.arg(1).at(0).idx(at.block, BLOCK * conv.taps() * 4));
+        let channel = b.mul_imm(at.block, BLOCK as i64);
+        let lo = b.mul_imm(at.chunk, self.rows as i64);
+        let hi = b.add_imm(lo, self.rows as i64);
+        let all = b.i64(self.row_count() as i64);
+        let hi = b.min_s(hi, all);
+        let lanes = self.target.lanes(Elem::F32).min(width);
+        b.for_(lo, hi, 1, |b, r| {
+            let (od, oh) = div_rem(b, r, height.outputs);
+            let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
+            let start = |b: &mut Builder, axis: &Axis, o: Value| {
+                let i = b.mul_imm(o, axis.stride as i64);
+                b.add_imm(i, axis.first)
+            };
+            let id = start(b, depth, od);
+            let ih = start(b, height, oh);
+            let line = b.mul_imm(id, height.inputs as i64);
+            let line = b.add(line, ih);
+            let input = b.mul_imm(line, (row.inputs * width * 4) as i64);
+            let x = b.ptr(x.at(0).idx(input, 1));
+            let placed = |b: &mut Builder, axis: &Axis, o: Value| {
+                let i = b.mul_imm(o, axis.out_step as i64);
+                b.add_imm(i, axis.out_first as i64)
+            };
+            let pd = placed(b, depth, od);
+            let ph = placed(b, height, oh);
+            let line = b.mul_imm(pd, height.out_extent as i64);
+            let line = b.add(line, ph);
+            let output = b.mul_imm(line, (row.out_extent * width * 4) as i64);
+            let y = b.add(y, output);
+            // The vectors of a block share rows in L1.
+            b.for_(0, width, lanes as i64, |b, lane| {
+                let lane_bytes = b.mul_imm(lane, 4);
+                let here = Here {
+                    ty: Type::of(Elem::F32, lanes),
+                    width,
+                    x: b.ptr(x.at(0).idx(lane_bytes, 1)),
+                    w: b.ptr(w.at(0).idx(lane_bytes, 1)),
+                    y: b.add(y, lane_bytes),
+                    channel: b.add(channel, lane),
+                    image: at.image,
+                };
+                for run in row.runs(self.pixels) {
+                    b.for_(0, run.count, 1, |b, i| {
+                        let first = b.mul_imm(i, run.width as i64);
+                        let first = b.add_imm(first, run.start as i64);
+                        self.tile(b, &here, bounds, &run, first);
+                    });
+                }
+            });
+        });
+    }
+
+    fn tile(
+        &self,
+        b: &mut Builder,
+        here: &Here,
+        bounds: [(crate::kir::Index, crate::kir::Index); 2],
+        run: &Run,
+        first: Value,
+    ) {
+        let [depth, height, row] = &self.conv.axes;
+        let pitch = here.width * 4;
+        let column = b.mul_imm(first, row.stride as i64);
+        let column = b.add_imm(column, row.first);
+        let x = b.ptr(here.x.at(0).idx(column, pitch));
+        let init = if self.conv.bias { b.load(here.ty, b.arg(2).at(0).idx(here.channel, 4)) } else { b.zero(here.ty) };
+        let sums = vec![init; run.width];
+        let [(d0, d1), (h0, h1)] = bounds;
+        let row_bytes = row.inputs * pitch;
+        let sums = b.loop_(d0, d1, 1, &sums, |b, kd, sums| {
+            let x = b.ptr(x.at(0).idx(kd, depth.dilation * height.inputs * row_bytes));
+            let w = b.ptr(here.w.at(0).idx(kd, height.taps * row.taps * pitch));
+            b.loop_(h0, h1, 1, sums, |b, kh, sums| {
+                let x = b.ptr(x.at(0).idx(kh, height.dilation * row_bytes));
+                let w = b.ptr(w.at(0).idx(kh, row.taps * pitch));
+                self.taps(b, here, run, x, w, sums.to_vec())
+            })
+        });
+        let out_column = b.mul_imm(first, row.out_step as i64);
+        let out_column = b.add_imm(out_column, row.out_first as i64);
+        let out_column = b.mul_imm(out_column, pitch as i64);
+        let at = b.add(here.y, out_column);
+        self.finish(b, here, &sums, at, row.out_step * pitch);
+    }
+
+    /// One row of taps: inputs in order, each used by all taps that reach it.
+    fn taps(&self, b: &mut Builder, here: &Here, run: &Run, x: Value, w: Value, mut sums: Vec<Value>) -> Vec<Value> {
+        let row = &self.conv.axes[2];
+        let pitch = (here.width * 4) as i64;
+        let hold = row.taps + 1 + self.pixels < self.target.vector_regs;
+        let mut weights: Vec<Option<Value>> = vec![None; row.taps];
+        // (input column relative to the tile, tap, pixel)
+        let mut uses: Vec<(usize, usize, usize)> = Vec::new();
+        for group in &run.taps {
+            for tap in group.taps.clone() {
+                uses.extend(group.pixels.clone().map(|px| (px * row.stride + tap * row.dilation, tap, px)));
+            }
+        }
+        uses.sort_unstable();
+        let mut loaded: Option<(usize, Value)> = None;
+        for (column, tap, px) in uses {
+            let input = match loaded {
+                Some((at, v)) if at == column => v,
+                _ => b.load(here.ty, x.at(column as i64 * pitch)),
+            };
+            loaded = Some((column, input));
+            let weight = match weights[tap] {
+                Some(v) if hold => v,
+                _ => b.load(here.ty, w.at(tap as i64 * pitch)),
+            };
+            weights[tap] = Some(weight);
+            sums[px] = b.mul_add(weight, input, sums[px]);
+        }
+        sums
+    }
+
+    fn finish(&self, b: &mut Builder, here: &Here, sums: &[Value], at: Value, step: usize) {
+        let epilogue = &self.conv.epilogue;
+        let first_extra = 2 + usize::from(self.conv.bias);
+        let y = b.arg(first_extra + epilogue.extras.len());
+        let extras: Vec<Value> = (0..epilogue.extras.len()).map(|i| b.arg(first_extra + i)).collect();
+        let site = |same: (Value, i64)| Site { same, image: here.image, channel: (here.channel, 0) };
+        if !epilogue.is_long() {
+            for (px, &sum) in sums.iter().enumerate() {
+                let disp = (px * step) as i64;
+                let result = epilogue.apply(b, sum, &extras, &site((at, disp)));
+                b.store(y.at(disp).idx(at, 1), result);
+            }
+            return;
+        }
+        let scratch = b.scratch();
+        for (px, &sum) in sums.iter().enumerate() {
+            b.store(scratch.at(px as i64 * 64), sum);
+        }
+        b.for_(0, sums.len(), 1, |b, px| {
+            let sum = b.load(here.ty, scratch.at(0).idx(px, 64));
+            let along = b.mul_imm(px, step as i64);
+            let at = b.add(at, along);
+            let result = epilogue.apply(b, sum, &extras, &site((at, 0)));
+            b.store(y.at(0).idx(at, 1), result);
+        });
+    }
+}
+
+struct BlockAt {
+    image: Value,
+    block: Value,
+    chunk: Value,
+}
+
+/// The vector of channels that is computed.
+struct Here {
+    ty: Type,
+    /// Channels of the block.
+    width: usize,
+    /// The row of the input that tap 0 reads, at this vector.
+    x: Value,
+    w: Value,
+    /// Bytes from the output's base to the row, at this vector.
+    y: Value,
+    channel: Value,
+    image: Value,
+}

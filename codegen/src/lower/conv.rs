@@ -1,0 +1,515 @@
+//! Convolutions: which template serves one, and with what operands.
+//!
+//! | template | needs |
+//! |---|---|
+//! | [`Depthwise`] | f32, constant weights, blocked in and out, one channel a group on both sides |
+//! | [`Direct`] | f32, constant weights, blocked out, whole channel blocks a group or one group |
+//! | [`Generic`] | nothing |
+//!
+//! A transposed convolution with stride `s` is one direct convolution for each of the `s` residues of the output's index on
+//! each axis: of the taps only those that hit an input take part, and none of the zeros that a dilated input would hold.
+//!
+//! ```text
+//! o + pad = i * s + k * d    =>    for o = r + s * j:  the taps k with (r + pad - k*d) mod s = 0,  input j + (r + pad - k*d) / s
+//! ```
+
+use super::cx::{Call, Operand};
+use super::fused::Behind;
+use super::{LowerCx, LowerError};
+use crate::kernels::conv::Conv as ConvShape;
+use crate::kernels::conv::depthwise::Depthwise;
+use crate::kernels::conv::direct::Direct;
+use crate::kernels::conv::generic::{Generic, GenericAxis};
+use crate::kernels::window::Axis;
+use crate::kir::Elem;
+use crate::pack::{ConvPanels, DepthwisePanels, Packed};
+use crate::program::Arg;
+use nncc_ir::ops::conv::{Conv, ConvTranspose};
+use nncc_ir::{BLOCK, Constant, DType, Layout, padded_channels};
+
+/// More phases than this would be more code than they are worth; a kernel with so large a stride is rare.
+const MOST_PHASES: usize = 16;
+
+/// Operands of a convolution or its transpose.
+struct Parts {
+    x: Operand,
+    w: Operand,
+    bias: Option<Operand>,
+    y: Operand,
+    behind: Behind,
+}
+
+impl Parts {
+    fn of(cx: &LowerCx<'_, '_>, behind: Behind) -> Result<Parts, LowerError> {
+        Ok(Parts { x: cx.input(0)?, w: cx.input(1)?, bias: cx.optional(2), y: cx.output(0), behind })
+    }
+
+    /// The weights, if the blocked templates can take them and the output.
+    fn blocked_weights(&self) -> Option<Constant> {
+        let constant_bias = self.bias.as_ref().is_none_or(|b| b.constant().is_some());
+        let fits = self.y.dtype == DType::F32
+            && self.y.layout == Layout::Blocked
+            && (3..=5).contains(&self.x.rank())
+            && constant_bias
+            && self.x.dims[1] > 0;
+        if fits { self.w.constant().cloned() } else { None }
+    }
+
+    /// Does an operand that is read at the output's elements lie in the output's memory?
+    fn in_place(&self) -> bool {
+        self.behind.args.iter().any(|arg| Some(*arg) == self.y.memory())
+    }
+
+    /// The operands in the order of the templates.
+    fn args(&self, cx: &mut LowerCx<'_, '_>, weights: Arg) -> Result<Vec<Arg>, LowerError> {
+        let mut args = vec![cx.arg(&self.x)?, weights];
+        if let Some(bias) = &self.bias {
+            args.push(match bias.constant() {
+                Some(c) if self.y.dtype == DType::F32 => {
+                    cx.packed(Packed::padded(c.clone(), padded_channels(self.y.dims[1])))
+                }
+                _ => cx.arg(bias)?,
+            });
+        }
+        args.extend(&self.behind.args);
+        args.push(cx.arg(&self.y)?);
+        Ok(args)
+    }
+}
+
+/// Lists of one entry a spatial axis, with what stands for missing axes in front.
+fn three<T: Clone>(list: &[T], missing: T) -> [T; 3] {
+    std::array::from_fn(|i| (i + list.len()).checked_sub(3).map_or(missing.clone(), |i| list[i].clone()))
+}
+
+/// Lowers a convolution with what follows it.
+pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let parts = Parts::of(cx, behind)?;
+    let (x, y, w) = (&parts.x, &parts.y, &parts.w);
+    let (inputs, outputs) = (w.dims[1], w.dims[0] / op.group);
+    let spatial = x.rank() - 2;
+    if let Some(weights) = parts.blocked_weights() {
+        let axes: Vec<Axis> = (0..spatial)
+            .map(|i| {
+                let (input, output, kernel) = (x.dims[i + 2], y.dims[i + 2], w.dims[i + 2]);
+                Axis::sliding(input, output, kernel, op.strides[i], op.dilations[i], op.pads[i])
+            })
+            .collect();
+        let shape = ConvShape {
+            batch: x.dims[0],
+            groups: op.group,
+            inputs,
+            outputs,
+            axes: three(&axes, Axis::UNIT),
+            source: x.layout,
+            bias: parts.bias.is_some(),
+            epilogue: parts.behind.epilogue.clone(),
+        };
+        let kernel = three(&w.dims[2..], 1);
+        if op.group > 1 && inputs == 1 && outputs == 1 && x.layout == Layout::Blocked {
+            let depthwise = Depthwise::new(cx.target(), &shape);
+            if depthwise.is_small() {
+                let panels = DepthwisePanels { channels: op.group, taps: shape.taps() };
+                let weights = cx.packed(Packed::depthwise(panels, weights));
+                let args = parts.args(cx, weights)?;
+                cx.scratch(depthwise.scratch());
+                let id = cx.kernel(depthwise.kernel());
+                cx.step(Call::new(id, &args, depthwise.tasks()));
+                return Ok(());
+            }
+        } else if direct_channels(&shape) {
+            let taps = kernel.map(|k| (0..k).collect());
+            if lower_direct(cx, &parts, &shape, kernel, taps, weights, false)? {
+                return Ok(());
+            }
+        }
+    }
+    let axes = (0..spatial).map(|i| GenericAxis {
+        input: x.dims[i + 2],
+        output: y.dims[i + 2],
+        kernel: w.dims[i + 2],
+        stride: op.strides[i],
+        dilation: op.dilations[i],
+        pad: op.pads[i],
+    });
+    lower_generic(cx, &parts, op.group, [inputs, outputs], axes.collect(), false)
+}
+
+/// Lowers a transposed convolution with what follows it.
+pub(super) fn lower_transpose(op: &ConvTranspose, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let parts = Parts::of(cx, behind)?;
+    let (x, y, w) = (&parts.x, &parts.y, &parts.w);
+    let (inputs, outputs) = (w.dims[0] / op.group, w.dims[1]);
+    let spatial = x.rank() - 2;
+    let phases: usize = (0..spatial).map(|i| op.strides[i].min(y.dims[i + 2].max(1))).product();
+    if let Some(weights) = parts.blocked_weights()
+        && phases <= MOST_PHASES
+    {
+        let axes: Vec<Vec<(Axis, Vec<usize>)>> = (0..spatial)
+            .map(|i| {
+                let (input, output, kernel) = (x.dims[i + 2], y.dims[i + 2], w.dims[i + 2]);
+                phases_of(input, output, kernel, op.strides[i], op.dilations[i], op.pads[i])
+            })
+            .collect();
+        let axes = three(&axes, vec![(Axis::UNIT, vec![0])]);
+        let kernel = three(&w.dims[2..], 1);
+        let mut shapes = Vec::new();
+        for (d, dt) in &axes[0] {
+            for (h, ht) in &axes[1] {
+                for (w, wt) in &axes[2] {
+                    let shape = ConvShape {
+                        batch: x.dims[0],
+                        groups: op.group,
+                        inputs,
+                        outputs,
+                        axes: [d.clone(), h.clone(), w.clone()],
+                        source: x.layout,
+                        bias: parts.bias.is_some(),
+                        epilogue: parts.behind.epilogue.clone(),
+                    };
+                    shapes.push((shape, [dt.clone(), ht.clone(), wt.clone()]));
+                }
+            }
+        }
+        let fits = |(shape, _): &(ConvShape, _)| {
+            direct_channels(shape) && Direct::new(cx.target(), shape, parts.in_place()).is_small()
+        };
+        if shapes.iter().all(fits) {
+            for (shape, taps) in shapes {
+                lower_direct(cx, &parts, &shape, kernel, taps, weights.clone(), true)?;
+            }
+            return Ok(());
+        }
+    }
+    let axes = (0..spatial).map(|i| GenericAxis {
+        input: x.dims[i + 2],
+        output: y.dims[i + 2],
+        kernel: w.dims[i + 2],
+        stride: op.strides[i],
+        dilation: op.dilations[i],
+        pad: op.pads[i],
+    });
+    lower_generic(cx, &parts, op.group, [inputs, outputs], axes.collect(), true)
+}
+
+/// The phases of one axis of a transposed convolution, each with its taps in the order of the inputs that they read.
+fn phases_of(
+    input: usize,
+    output: usize,
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+    pad: usize,
+) -> Vec<(Axis, Vec<usize>)> {
+    (0..stride.min(output.max(1)))
+        .map(|r| {
+            let offset = |k: usize| r as i64 + pad as i64 - (k * dilation) as i64;
+            let taps: Vec<usize> = (0..kernel).rev().filter(|&k| offset(k).rem_euclid(stride as i64) == 0).collect();
+            let reads: Vec<i64> = taps.iter().map(|&k| offset(k).div_euclid(stride as i64)).collect();
+            let axis = Axis {
+                inputs: input,
+                outputs: (output.saturating_sub(r)).div_ceil(stride),
+                stride: 1,
+                taps: taps.len(),
+                first: reads.first().copied().unwrap_or(0),
+                dilation: reads.get(1).map_or(1, |second| (second - reads[0]) as usize),
+                out_extent: output,
+                out_first: r,
+                out_step: stride,
+            };
+            (axis, taps)
+        })
+        .collect()
+}
+
+/// May the direct template take these channel counts?
+fn direct_channels(shape: &ConvShape) -> bool {
+    let whole = shape.inputs.is_multiple_of(BLOCK) && shape.outputs.is_multiple_of(BLOCK);
+    (shape.groups == 1 || whole) && shape.inputs > 0 && shape.outputs > 0
+}
+
+/// Appends a direct convolution; false when its code would be too large.
+fn lower_direct(
+    cx: &mut LowerCx<'_, '_>,
+    parts: &Parts,
+    shape: &ConvShape,
+    kernel: [usize; 3],
+    taps: [Vec<usize>; 3],
+    weights: Constant,
+    transposed: bool,
+) -> Result<bool, LowerError> {
+    let direct = Direct::new(cx.target(), shape, parts.in_place());
+    if !direct.is_small() {
+        return Ok(false);
+    }
+    let (groups, inputs, outputs) = (shape.groups, shape.inputs, shape.outputs);
+    let panels = ConvPanels { groups, inputs, outputs, kernel, taps, transposed };
+    let weights = cx.packed(Packed::conv(panels, weights));
+    let args = parts.args(cx, weights)?;
+    cx.scratch(direct.scratch());
+    let id = cx.kernel(direct.kernel());
+    let call = Call::new(id, &args, direct.tasks());
+    cx.step(if transposed { call.with_macs(shape.macs()) } else { call });
+    Ok(true)
+}
+
+fn lower_generic(
+    cx: &mut LowerCx<'_, '_>,
+    parts: &Parts,
+    groups: usize,
+    [inputs, outputs]: [usize; 2],
+    axes: Vec<GenericAxis>,
+    transposed: bool,
+) -> Result<(), LowerError> {
+    let elem = match parts.y.dtype {
+        DType::F32 => Elem::F32,
+        DType::F64 => Elem::F64,
+        other => return Err(cx.unsupported(format!("elements of type {other}"))),
+    };
+    let generic = Generic {
+        elem,
+        batch: parts.x.dims[0],
+        groups,
+        inputs,
+        outputs,
+        axes,
+        transposed,
+        source: parts.x.layout,
+        target: parts.y.layout,
+        bias: parts.bias.is_some(),
+        epilogue: parts.behind.epilogue.clone(),
+    };
+    let weights = cx.arg(&parts.w)?;
+    let args = parts.args(cx, weights)?;
+    let id = cx.kernel(generic.kernel());
+    cx.step(Call::new(id, &args, generic.tasks()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{check, constant, sum_tolerance, tensor};
+    use nncc_ir::ops::conv::{Conv, ConvTranspose};
+    use nncc_ir::ops::fused::Fused;
+    use nncc_ir::pointwise::BinaryFn;
+    use nncc_ir::{DType, Graph, Layout, Op, Origin, Pointwise, ValueId};
+    use proptest::prelude::*;
+
+    /// One convolution to compile; `transposed` reads the same numbers as a transposed one.
+    #[derive(Clone, Debug)]
+    struct Problem {
+        batch: usize,
+        group: usize,
+        inputs: usize,
+        outputs: usize,
+        size: Vec<usize>,
+        kernel: Vec<usize>,
+        strides: Vec<usize>,
+        dilations: Vec<usize>,
+        pads: Vec<usize>,
+        layouts: [Layout; 2],
+        bias: bool,
+        transposed: bool,
+    }
+
+    impl Problem {
+        /// A 3x3 convolution of one image, all blocked.
+        fn plain(inputs: usize, outputs: usize, size: [usize; 2]) -> Problem {
+            Problem {
+                batch: 1,
+                group: 1,
+                inputs,
+                outputs,
+                size: size.to_vec(),
+                kernel: vec![3, 3],
+                strides: vec![1, 1],
+                dilations: vec![1, 1],
+                pads: vec![1; 4],
+                layouts: [Layout::Blocked; 2],
+                bias: true,
+                transposed: false,
+            }
+        }
+
+        fn op(&self) -> Op {
+            let (strides, dilations) = (self.strides.clone(), self.dilations.clone());
+            let (pads, group) = (self.pads.clone(), self.group);
+            if self.transposed {
+                let output_padding = self.strides.iter().map(|s| s - 1).collect();
+                ConvTranspose { strides, dilations, pads, output_padding, group }.into()
+            } else {
+                Conv { strides, dilations, pads, group }.into()
+            }
+        }
+
+        /// The dimensions of x and w; per group channel counts are `inputs` and `outputs`.
+        fn dims(&self) -> [Vec<usize>; 2] {
+            let x = [self.batch, self.group * self.inputs].into_iter().chain(self.size.iter().copied()).collect();
+            let (first, second) = if self.transposed {
+                (self.group * self.inputs, self.outputs)
+            } else {
+                (self.group * self.outputs, self.inputs)
+            };
+            let w = [first, second].into_iter().chain(self.kernel.iter().copied()).collect();
+            [x, w]
+        }
+
+        fn terms(&self) -> usize {
+            self.inputs * self.kernel.iter().product::<usize>() + 1
+        }
+
+        /// Is there an output at all?
+        fn is_valid(&self) -> bool {
+            let mut g = Graph::new("probe");
+            self.add(&mut g, self.op(), &[]).is_some()
+        }
+
+        fn add(&self, g: &mut Graph, op: Op, extras: &[ValueId]) -> Option<ValueId> {
+            let [x, w] = self.dims();
+            let xv = g.add_input("x", nncc_ir::TensorType::fixed(DType::F32, &x));
+            g.set_layout(xv, self.layouts[0]);
+            let wv = constant(g, "w", &tensor(2, &w));
+            let bv = self.bias.then(|| constant(g, "b", &tensor(3, &[self.group * self.outputs])));
+            let mut operands = vec![Some(xv), Some(wv), bv];
+            operands.extend(extras.iter().map(|&v| Some(v)));
+            let node = g.add(op, &operands, Origin::named("conv"), &["y"]).ok()?;
+            let y = ValueId { node, out: 0 };
+            g.set_layout(y, self.layouts[1]);
+            Some(y)
+        }
+
+        #[track_caller]
+        fn check(&self) {
+            let mut g = Graph::new("conv");
+            let y = self.add(&mut g, self.op(), &[]).expect("a valid problem");
+            g.add_output("out", y);
+            let inputs = [tensor(1, &self.dims()[0])];
+            check(&g, &inputs, &sum_tolerance(&g, &inputs, self.terms()));
+        }
+    }
+
+    fn channels() -> impl Strategy<Value = usize> {
+        prop_oneof![Just(1), Just(3), Just(7), Just(8), Just(9), Just(16), Just(17), Just(24), Just(32), Just(40)]
+    }
+
+    /// 1 to 3 spatial axes; whole blocks a group, or one group, or depthwise, or anything.
+    fn problem(transposed: bool) -> impl Strategy<Value = Problem> {
+        let groups = prop_oneof![
+            4 => channels().prop_flat_map(|i| (Just(1usize), Just(i), channels())),
+            2 => (2usize..4, Just(16usize), prop_oneof![Just(16usize), Just(32)]),
+            2 => (2usize..35, Just(1usize), Just(1usize)),
+            1 => (2usize..4, 1usize..5, 1usize..5),
+        ];
+        let axis = (1usize..14, 1usize..4, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
+        let layout = || prop_oneof![3 => Just(Layout::Blocked), 1 => Just(Layout::RowMajor)];
+        let axes = prop::collection::vec(axis, 1..4);
+        (1usize..3, groups, axes, layout(), layout(), any::<bool>())
+            .prop_map(move |(batch, (group, inputs, outputs), axes, from, to, bias)| {
+                let take = |f: fn(&(usize, usize, usize, usize, usize, usize)) -> usize| axes.iter().map(f).collect();
+                let three = axes.len() == 3;
+                let mut size: Vec<usize> = take(|a| a.0);
+                if three {
+                    size[0] = size[0].min(4);
+                    size[1] = size[1].min(5);
+                }
+                let mut pads: Vec<usize> = take(|a| a.4);
+                pads.extend(axes.iter().map(|a| a.5));
+                Problem {
+                    batch,
+                    group,
+                    inputs,
+                    outputs,
+                    size,
+                    kernel: take(|a| a.1),
+                    strides: take(|a| a.2),
+                    dilations: take(|a| a.3),
+                    pads,
+                    layouts: [from, to],
+                    bias,
+                    transposed,
+                }
+            })
+            .prop_filter("no output", Problem::is_valid)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn convolutions_agree(p in problem(false)) {
+            p.check();
+        }
+
+        #[test]
+        fn transposed_convolutions_agree(p in problem(true)) {
+            p.check();
+        }
+    }
+
+    #[test]
+    fn rows_of_every_width() {
+        for width in [1, 2, 5, 6, 7, 12, 13, 29] {
+            Problem::plain(16, 16, [3, width]).check();
+        }
+    }
+
+    #[test]
+    fn edge_blocks_on_both_sides() {
+        for (inputs, outputs) in [(3, 8), (17, 24), (24, 40), (33, 17), (16, 72)] {
+            Problem::plain(inputs, outputs, [4, 6]).check();
+        }
+    }
+
+    #[test]
+    fn first_layers_read_row_major() {
+        let first = Problem { layouts: [Layout::RowMajor, Layout::Blocked], ..Problem::plain(3, 24, [11, 13]) };
+        let large = Problem { kernel: vec![7, 7], strides: vec![2, 2], pads: vec![3; 4], ..first.clone() };
+        first.check();
+        large.check();
+    }
+
+    #[test]
+    fn pointwise_planes_are_flattened() {
+        for size in [[1, 1], [7, 7], [5, 13], [1, 37]] {
+            let p = Problem { kernel: vec![1, 1], pads: vec![0; 4], ..Problem::plain(40, 24, size) };
+            p.check();
+        }
+    }
+
+    #[test]
+    fn many_channels_take_several_passes() {
+        // 9 taps * 16 channels * 64 bytes a panel and block: more than half of every L1 from 4 blocks on.
+        Problem::plain(88, 32, [3, 4]).check();
+    }
+
+    #[test]
+    fn windows_wholly_in_the_padding() {
+        let wide = Problem { pads: vec![4, 9, 5, 3], ..Problem::plain(16, 16, [2, 3]) };
+        let dilated = Problem { dilations: vec![3, 4], pads: vec![5, 5, 5, 5], ..Problem::plain(16, 16, [3, 6]) };
+        wide.check();
+        dilated.check();
+    }
+
+    #[test]
+    fn epilogues_run_on_sums() {
+        // max(0, y * scale[c] + residual) - gate[n, c]
+        let p = Problem { batch: 2, ..Problem::plain(16, 24, [5, 9]) };
+        let program = Pointwise::build(&[DType::F32; 4], |b, x| {
+            let scaled = b.binary(BinaryFn::Mul, x[0], x[1]);
+            let sum = b.binary(BinaryFn::Add, scaled, x[2]);
+            let relu = b.binary_const(BinaryFn::Max, sum, 0.0);
+            b.binary(BinaryFn::Sub, relu, x[3])
+        });
+        let mut g = Graph::new("conv");
+        let scale = constant(&mut g, "scale", &tensor(5, &[24, 1, 1]));
+        let residual = g.add_input("r", nncc_ir::TensorType::fixed(DType::F32, &[2, 24, 5, 9]));
+        g.set_layout(residual, Layout::Blocked);
+        let gate = g.add_input("g", nncc_ir::TensorType::fixed(DType::F32, &[2, 24, 1, 1]));
+        g.set_layout(gate, Layout::Blocked);
+        let fused = Fused { root: Some(Box::new(p.op())), program, root_operands: 3 };
+        let y = p.add(&mut g, fused.into(), &[scale, residual, gate]).expect("a valid problem");
+        g.add_output("out", y);
+        let inputs = [tensor(7, &[2, 24, 5, 9]), tensor(8, &[2, 24, 1, 1]), tensor(1, &p.dims()[0])];
+        check(&g, &inputs, &sum_tolerance(&g, &inputs, 2 * p.terms()));
+    }
+}
