@@ -400,7 +400,8 @@ mod tests {
             2 => (2usize..35, Just(1usize), Just(1usize)),
             1 => (2usize..4, 1usize..5, 1usize..5),
         ];
-        let axis = (1usize..14, 1usize..4, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
+        // Outputs of a transpose grow with the stride.
+        let axis = (1usize..if transposed { 7 } else { 14 }, 1usize..4, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
         let layout = || prop_oneof![3 => Just(Layout::Blocked), 1 => Just(Layout::RowMajor)];
         let axes = prop::collection::vec(axis, 1..4);
         (1usize..3, groups, axes, layout(), layout(), any::<bool>())
@@ -409,7 +410,7 @@ mod tests {
                 let three = axes.len() == 3;
                 let mut size: Vec<usize> = take(|a| a.0);
                 if three {
-                    size[0] = size[0].min(4);
+                    size[0] = size[0].min(3);
                     size[1] = size[1].min(5);
                 }
                 let mut pads: Vec<usize> = take(|a| a.4);
@@ -433,7 +434,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn convolutions_agree(p in problem(false)) {

@@ -274,7 +274,7 @@ impl<'a> Direct<'a> {
         let panel_of_all = b.add(panel_of_all, panel);
 
         let k = (conv.inputs * conv.taps()) as i64;
-        let w = b.ptr(b.arg(1).at(0).idx(panel_of_all, (k as usize * BLOCK * 4).max(1)));
+        let w = along(b, b.arg(1), panel_of_all, k as usize * BLOCK * 4);
         let input_image = match conv.source {
             Layout::Blocked => nncc_ir::padded_channels(conv.groups * conv.inputs),
             Layout::RowMajor => conv.groups * conv.inputs,
@@ -527,12 +527,12 @@ impl<'a> Direct<'a> {
         let w: Vec<Value> = group
             .w
             .iter()
-            .map(|&(base, width)| b.ptr(base.at(0).idx(packed, bytes(BLOCK * self.conv.taps() * width))))
+            .map(|&(base, width)| along(b, base, packed, bytes(BLOCK * self.conv.taps() * width)))
             .collect();
         let widths: Vec<usize> = group.w.iter().map(|&(_, width)| width).collect();
         let advance = |b: &mut Builder, w: &[Value], tap: Value, taps: usize| -> Vec<Value> {
             let step = |width: usize| bytes(taps * segment.channels * width);
-            w.iter().zip(&widths).map(|(&w, &width)| b.ptr(w.at(0).idx(tap, step(width)))).collect()
+            w.iter().zip(&widths).map(|(&w, &width)| along(b, w, tap, step(width))).collect()
         };
         let [(d0, d1), (h0, h1)] = at.bounds;
         b.loop_(d0, d1, 1, sums, |b, kd, sums| {
@@ -598,7 +598,7 @@ impl<'a> Direct<'a> {
         sums: Vec<Value>,
     ) -> Vec<Value> {
         let unroll = self.channel_unroll(segment.channels, pixels.len());
-        let along = segment.channel_pitch * 4;
+        let pitch = segment.channel_pitch * 4;
         let inner = Inner { group, segment, tile, pixels };
         if unroll == segment.channels {
             let zero = b.i64(0);
@@ -608,7 +608,7 @@ impl<'a> Direct<'a> {
         let mut carried = sums;
         let sum_count = carried.len();
         carried.extend(&w);
-        let last = b.loop_(0, segment.channels * along, (unroll * along) as i64, &carried, |b, at, carried| {
+        let last = b.loop_(0, segment.channels * pitch, (unroll * pitch) as i64, &carried, |b, at, carried| {
             let (sums, w) = carried.split_at(sum_count);
             let mut next = self.steps(b, &inner, unroll, (x, at), w, sums.to_vec());
             for (&w, &(_, width)) in w.iter().zip(&group.w) {
@@ -779,6 +779,11 @@ fn classes(b: &mut Builder, w: Value, kind: &PanelGroup, k: i64) -> Vec<(Value, 
         classes.push((base, edge));
     }
     classes
+}
+
+/// `p + i * bytes`; nothing for the strides of a phase without taps, which are 0.
+fn along(b: &mut Builder, p: Value, i: Value, bytes: usize) -> Value {
+    if bytes == 0 { p } else { b.ptr(p.at(0).idx(i, bytes)) }
 }
 
 /// A convolution that reads each pixel where it writes it sees a plane as rows of any length: one that cuts well into tiles
