@@ -19,7 +19,8 @@ pub(super) fn lower(op: &Fused, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         return Err(cx.internal("a fused node without a root is an elementwise operator"));
     };
     let operands = cx.operands().to_vec();
-    let (own, extra) = operands.split_at_checked(op.root_operands).ok_or_else(|| cx.internal("operands are missing"))?;
+    let (own, extra) =
+        operands.split_at_checked(op.root_operands).ok_or_else(|| cx.internal("operands are missing"))?;
     let extra: Vec<Operand> = extra.iter().flatten().cloned().collect();
     let output = cx.output(0);
     let behind = match root {
