@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::backend::testing::instructions::every_instruction;
 use crate::backend::testing::{AARCH64, Machine, X86_64_V1, check_on, native_difference};
 use crate::kir::arbitrary::{Case, case};
+use crate::kir::{ArgDecl, Builder, Elem, Type};
 use crate::target::Target;
 use proptest::prelude::*;
 
