@@ -44,8 +44,9 @@ impl Symbols {
                 self.met.insert(text.clone());
                 return Dim::Known(self.bound[text]);
             }
-            DimDef::Named(text) => expression(text),
-            DimDef::Unnamed => Dim::symbol(&symbol_name(&format!("{input}.{axis}"))),
+            DimDef::Named(text) if text.contains(|c: char| c.is_alphanumeric()) => expression(text),
+            // Some exporters call every open dimension "?".
+            DimDef::Named(_) | DimDef::Unnamed => Dim::symbol(&symbol_name(&format!("{input}.{axis}"))),
         };
         self.met.extend(expression.symbols().iter().map(|s| s.to_string()));
         expression.substitute(&|s| self.bound.get(s).map(|&n| Dim::Known(n)))
@@ -135,6 +136,7 @@ mod tests {
             (named("other words"), "other_words"),
             (named("1x"), "_1x"),
             (DimDef::Unnamed, "image.2"),
+            (named("?"), "image.2"),
             (DimDef::Known(5), "5"),
         ] {
             assert_eq!(s.dim("image", 2, &declared).to_string(), text, "{declared:?}");

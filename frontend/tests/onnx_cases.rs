@@ -6,7 +6,8 @@
 //! contains the text and prints each failure in full. The list of what must be supported is kept by the conformance suite.
 
 use nncc_frontend::{Blame, ImportOptions, Model};
-use nncc_ir::{DType, Dim, Graph, Op, Tensor, ValueId};
+use nncc_ir::eval::{Precision, evaluate};
+use nncc_ir::{DType, Dim, NodeId, Tensor};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -36,32 +37,6 @@ fn read_npy(path: &Path) -> Option<Tensor> {
     let shape = after("'shape':")?.trim_start_matches('(').split(')').next()?;
     let dims: Vec<usize> = shape.split(',').filter_map(|d| d.trim().parse().ok()).collect();
     Tensor::from_bytes(dtype, &dims, bytes.get(10 + size..)?)
-}
-
-/// Every output of a graph, by evaluating its nodes in order.
-fn evaluate(graph: &Graph, inputs: &HashMap<String, Tensor>) -> Result<Vec<Tensor>, String> {
-    let mut values: HashMap<ValueId, Tensor> = HashMap::new();
-    for n in graph.topological_order().ok_or("a cycle")? {
-        let operands = graph.operands(n);
-        let results = match graph.op(n) {
-            Op::Input => {
-                let name = &graph.node(n).outputs()[0].name;
-                vec![inputs.get(&**name).cloned().ok_or(format!("no data for input {name}"))?]
-            }
-            op => {
-                let given: Vec<Option<&Tensor>> = operands.iter().map(|v| v.map(|v| &values[&v])).collect();
-                op.eval(&given).map_err(|e| format!("{}: {e}", op.name()))?
-            }
-        };
-        for (v, t) in graph.results(n).zip(results) {
-            let (declared, actual) = (graph.ty(v), t.ty());
-            if declared.dtype != actual.dtype || declared.shape != actual.shape {
-                return Err(format!("{} inferred {declared} and computed {actual}", graph.op(n).name()));
-            }
-            values.insert(v, t);
-        }
-    }
-    graph.outputs().iter().map(|(_, v)| values.get(v).cloned().ok_or("no output".to_string())).collect()
 }
 
 fn differs(actual: &Tensor, expected: &Tensor, rtol: f64, atol: f64) -> Option<String> {
@@ -108,9 +83,14 @@ fn run(folder: &Path, case: &Value) -> Outcome {
             }
             Err(e) => return Outcome::Fail(e.to_string()),
         };
-        let results = match evaluate(&import.graph, &data) {
+        if let Err(e) = nncc_ir::verify::verify(&import.graph) {
+            return Outcome::Fail(e.to_string());
+        }
+        let name = |n: &NodeId| import.graph.node(*n).outputs()[0].name.clone();
+        let fed: Option<Vec<Tensor>> = import.graph.inputs().iter().map(|n| data.get(&*name(n)).cloned()).collect();
+        let results = match evaluate(&import.graph, &fed.unwrap_or_default(), Precision::Native) {
             Ok(results) => results,
-            Err(e) => return Outcome::Fail(e),
+            Err(e) => return Outcome::Fail(e.to_string()),
         };
         for (i, (result, name)) in results.iter().zip(&outputs).enumerate() {
             let Some(expected) = array("out", i) else {

@@ -337,7 +337,12 @@ impl fmt::Display for Poly {
                 if j > 0 || c != 1 {
                     f.write_str("*")?;
                 }
-                write!(f, "{a}")?;
+                // `2*(H/2)`: without brackets it would read as (2*H)/2.
+                let follows = j > 0 || c != 1;
+                match a {
+                    Atom::FloorDiv(..) if follows => write!(f, "({a})")?,
+                    _ => write!(f, "{a}")?,
+                }
             }
         }
         Ok(())

@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn dimensions_round_trip() {
-        for text in ["3", "N", "H/2", "2*H+1", "(H+1)/2", "max(A,B)", "(A*B)/7-4"] {
+        for text in ["3", "N", "H/2", "2*H+1", "(H+1)/2", "max(A,B)", "(A*B)/7-4", "4*((H+1)/2)"] {
             assert_eq!(dim(text).unwrap().to_string(), text);
         }
         assert!(dim("H/0").is_err() && dim("(H").is_err() && dim("").is_err());

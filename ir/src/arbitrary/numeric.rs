@@ -180,7 +180,7 @@ fn window(g: &mut Generator<'_>, spatial: usize) -> RandomWindow {
 fn divisor(g: &mut Generator<'_>, n: usize) -> usize {
     match g.below(3) {
         1 if n > 0 => n,
-        2 if n % 2 == 0 && n > 0 => 2,
+        2 if n.is_multiple_of(2) && n > 0 => 2,
         _ => 1,
     }
 }
