@@ -157,7 +157,7 @@ pub fn check(g: &Graph, plan: &MemoryPlan) -> Result<(), String> {
                 if s != space || a >= at + bytes || at >= a + b {
                     continue;
                 }
-                let copies_itself = matches!(g.op(n), Op::Concat(_)) && copies_in_place(g, plan, n, x, at)?;
+                let copies_itself = matches!(g.op(n), Op::Concat(_)) && copies_in_place(g, plan, n, x, at, false)?;
                 let exact = a == at && b == bytes && in_place(g, n).contains(&x);
                 if !exact && !copies_itself {
                     return Err(format!("{} is written over its operand {}", name(v), name(x)));
@@ -342,20 +342,28 @@ fn check_view(g: &Graph, plan: &MemoryPlan, n: NodeId, x: ValueId, v: ValueId) -
                 _ => Err(format!("view %{} begins at the wrong byte", g.value(v).name)),
             }
         }
-        Op::Concat(_) if copies_in_place(g, plan, n, x, av)? => Ok(()),
+        Op::Concat(_) if copies_in_place(g, plan, n, x, av, true)? => Ok(()),
         op => Err(format!("{} of %{} is no view", op.name(), g.value(v).name)),
     }
 }
 
-/// Whether operand `x` of a Concat lies where the Concat would copy it to, every time it is an operand.
-fn copies_in_place(g: &Graph, plan: &MemoryPlan, n: NodeId, x: ValueId, result: usize) -> Result<bool, String> {
+/// Whether operand `x` of a Concat lies where the Concat would copy it to: `every` time it is an operand, or at least once.
+fn copies_in_place(
+    g: &Graph,
+    plan: &MemoryPlan,
+    n: NodeId,
+    x: ValueId,
+    result: usize,
+    every: bool,
+) -> Result<bool, String> {
     let mut at = result;
-    let mut all = true;
+    let (mut all, mut any) = (true, false);
     for y in g.operands(n).into_iter().flatten() {
         if y == x {
-            all &= locate(g, plan, y)?.1 == at;
+            let there = locate(g, plan, y)?.1 == at;
+            (all, any) = (all && there, any || there);
         }
         at += stored_bytes(g, y).unwrap_or(0);
     }
-    Ok(all)
+    Ok(if every { all } else { any })
 }

@@ -105,7 +105,9 @@ pub fn share(g: &Graph, order: &[NodeId], concat_in_place: bool) -> Shared {
         let views = views(g, n);
         let joins: Vec<(usize, usize, i64)> =
             views.iter().map(|v| (index[&v.operand], index[&v.result], v.offset as i64)).collect();
-        if !joins.is_empty() && joins.iter().all(|&(x, v, at)| groups.may_view(x, v, at)) {
+        // Each join is looked at by itself; two results that are bound would bind the operand twice.
+        let bound = joins.iter().filter(|j| groups.bound(j.1).is_some()).count();
+        if !joins.is_empty() && bound <= 1 && joins.iter().all(|&(x, v, at)| groups.may_view(x, v, at)) {
             for (x, v, at) in joins {
                 groups.join(x, v, at);
             }
