@@ -22,7 +22,7 @@ use nncc_ir::pointwise::Inst;
 use nncc_ir::{DType, Pointwise};
 
 /// Elements of one task, about: small enough to share a feature map among threads, large enough to hide a task's overhead.
-const CHUNK: usize = 16 * 1024;
+pub(crate) const CHUNK: usize = 16 * 1024;
 
 /// A loop nest over several operands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,46 +258,73 @@ impl Map<'_> {
         offset: usize,
         count: usize,
     ) {
-        let address = |b: &mut Builder, i: usize, lane: usize| -> Addr {
-            let bytes = self.dtypes[i].bytes() * self.stride(i);
-            let p = moved(b, pointers[i], at, bytes);
-            let disp = (offset + lane) * bytes;
-            if i32::try_from(disp).is_ok() {
-                return p.at(disp as i64);
-            }
-            let disp = b.i64(disp as i64);
-            p.at(0).idx(disp, 1)
-        };
+        let place = |i: usize| Row { dtype: self.dtypes[i], base: pointers[i], stride: self.stride(i) };
         let mut inputs = Vec::with_capacity(fixed.len());
         for (i, fixed) in fixed.iter().enumerate() {
-            let ty = Type::of(elem_of(self.dtypes[i]), self.lanes);
-            let v = match (fixed, self.stride(i)) {
-                (Some(v), _) => *v,
-                (None, 1) => {
-                    let from = address(b, i, 0);
-                    b.load_part(ty, from, count)
-                }
-                _ => {
-                    let mut v = b.zero(ty);
-                    for lane in 0..count {
-                        let from = address(b, i, lane);
-                        let x = b.load(ty.lane(), from);
-                        v = b.insert(v, lane, x);
-                    }
-                    v
-                }
-            };
-            inputs.push(from_memory(b, self.dtypes[i], v));
+            inputs.push(match fixed {
+                Some(v) => from_memory(b, self.dtypes[i], *v),
+                None => place(i).load(b, self.lanes, at, offset, count),
+            });
         }
         let y = pointwise::emit(b, self.p, self.lanes, &inputs);
-        let out = self.dtypes.len() - 1;
-        let y = to_memory(b, self.dtypes[out], y);
-        if self.stride(out) == 1 {
-            let to = address(b, out, 0);
-            return b.store_part(to, y, count);
+        place(self.dtypes.len() - 1).store(b, y, at, offset, count);
+    }
+}
+
+/// Elements at equal distances: one operand along the vector axis of a nest.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    /// Their type.
+    pub dtype: DType,
+    /// The first one.
+    pub base: Value,
+    /// Elements from one to the next.
+    pub stride: usize,
+}
+
+impl Row {
+    fn at(&self, b: &mut Builder, at: Value, offset: usize) -> Addr {
+        let bytes = self.dtype.bytes() * self.stride;
+        let p = moved(b, self.base, at, bytes);
+        let disp = offset * bytes;
+        if i32::try_from(disp).is_ok() {
+            return p.at(disp as i64);
+        }
+        let disp = b.i64(disp as i64);
+        p.at(0).idx(disp, 1)
+    }
+
+    /// Elements `at + offset ..`, `count` of them, in the form of programs; the other lanes hold 0.
+    pub fn load(&self, b: &mut Builder, lanes: usize, at: Value, offset: usize, count: usize) -> Value {
+        let ty = Type::of(elem_of(self.dtype), lanes);
+        let v = match self.stride {
+            0 => b.load_splat(ty, self.base),
+            1 => {
+                let from = self.at(b, at, offset);
+                b.load_part(ty, from, count)
+            }
+            _ => {
+                let mut v = b.zero(ty);
+                for lane in 0..count {
+                    let from = self.at(b, at, offset + lane);
+                    let x = b.load(ty.lane(), from);
+                    v = b.insert(v, lane, x);
+                }
+                v
+            }
+        };
+        from_memory(b, self.dtype, v)
+    }
+
+    /// Stores `count` lanes of a value of a program as elements `at + offset ..`.
+    pub fn store(&self, b: &mut Builder, v: Value, at: Value, offset: usize, count: usize) {
+        let v = to_memory(b, self.dtype, v);
+        if self.stride == 1 {
+            let to = self.at(b, at, offset);
+            return b.store_part(to, v, count);
         }
         for lane in 0..count {
-            let (to, x) = (address(b, out, lane), b.extract(y, lane));
+            let (to, x) = (self.at(b, at, offset + lane), b.extract(v, lane));
             b.store(to, x);
         }
     }

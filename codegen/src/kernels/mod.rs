@@ -6,6 +6,7 @@
 pub mod conv;
 pub mod copy;
 pub mod epilogue;
+pub mod fold;
 pub mod map;
 pub mod pointwise;
 pub mod window;

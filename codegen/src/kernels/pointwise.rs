@@ -63,6 +63,23 @@ pub fn to_memory(b: &mut Builder, dtype: DType, v: Value) -> Value {
 /// When the program is ill typed ([`Pointwise::check`]) or the operands do not fit it: bugs of the caller.
 #[track_caller]
 pub fn emit(b: &mut Builder, p: &Pointwise, lanes: usize, inputs: &[Value]) -> Value {
+    emit_all(b, p, lanes, inputs)[p.result().0 as usize]
+}
+
+/// Appends a program whose results are summed up: `acc + result`, as one [`MulAdd`](crate::kir::Op::MulAdd) where the result
+/// is a product.
+pub fn emit_sum(b: &mut Builder, p: &Pointwise, lanes: usize, inputs: &[Value], acc: Value) -> Value {
+    let values = emit_all(b, p, lanes, inputs);
+    let at = |r: Ref| values[r.0 as usize];
+    match p.insts()[p.result().0 as usize] {
+        (Inst::Binary(BinaryFn::Mul, f, g), ty) if ty.is_float() => b.mul_add(at(f), at(g), acc),
+        _ => b.add(acc, at(p.result())),
+    }
+}
+
+/// The values of all instructions.
+#[track_caller]
+fn emit_all(b: &mut Builder, p: &Pointwise, lanes: usize, inputs: &[Value]) -> Vec<Value> {
     let mut values: Vec<Value> = Vec::with_capacity(p.insts().len());
     for &(inst, ty) in p.insts() {
         let at = |r: Ref| values[r.0 as usize];
@@ -86,7 +103,7 @@ pub fn emit(b: &mut Builder, p: &Pointwise, lanes: usize, inputs: &[Value]) -> V
         };
         values.push(v);
     }
-    values[p.result().0 as usize]
+    values
 }
 
 /// The factors of `r`, if it is a product that one instruction uses, once.

@@ -24,25 +24,40 @@ use nncc_ir::{BLOCK, DType, HALF_BLOCK, Layout, Pointwise, padded_channels};
 /// # Errors
 /// A function without a kernel, or a blocked operand of another rank than the result.
 pub fn lower(program: &Pointwise, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let operands: Vec<Operand> = cx.operands().iter().flatten().cloned().collect();
+    let output = cx.output(0);
+    lower_map(program, &operands, &output, "", cx)
+}
+
+/// Appends the steps of `output = program(operands..)`, where the operands broadcast to the output's shape. No step for no
+/// elements.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_map(
+    program: &Pointwise,
+    operands: &[Operand],
+    output: &Operand,
+    label: &str,
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<(), LowerError> {
     if let Some(what) = pointwise::unsupported(program) {
         return Err(cx.unsupported(format!("there is no kernel for {what}")));
     }
-    let operands: Vec<Operand> = cx.operands().iter().flatten().cloned().collect();
-    let (program, operands) = with_constants_inside(program, &operands);
-    let output = cx.output(0);
+    let (program, operands) = with_constants_inside(program, operands);
     if output.elems() == 0 {
         return Ok(());
     }
-    let all: Vec<&Operand> = operands.iter().chain([&output]).collect();
+    let all: Vec<&Operand> = operands.iter().chain([output]).collect();
     let args = all.iter().map(|o| cx.arg(o)).collect::<Result<Vec<Arg>, _>>()?;
-    for region in regions(&all).map_err(|what| cx.unsupported(what))? {
+    for region in map_regions(&all).map_err(|what| cx.unsupported(what))? {
         let mut nest = region.nest;
         nest.collapse();
         let (kernel, tasks) = map::map(cx.target(), &program, &nest);
         let kernel = cx.kernel(kernel);
         let bytes = |i: usize| region.offsets[i] * all[i].dtype.bytes();
         let args: Vec<Arg> = args.iter().enumerate().map(|(i, a)| a.plus(bytes(i))).collect();
-        cx.step(Call::new(kernel, &args, tasks));
+        cx.step(Call::new(kernel, &args, tasks).labelled(label));
     }
     Ok(())
 }
@@ -69,21 +84,29 @@ fn with_constants_inside(program: &Pointwise, operands: &[Operand]) -> (Pointwis
     (inlined, kept)
 }
 
-/// One loop nest of a map, and where each operand begins in it, in elements.
-struct Region {
-    nest: Nest,
-    offsets: Vec<usize>,
+/// One loop nest, and where each operand begins in it, in elements.
+pub(crate) struct Region {
+    /// Loops over one part of the last operand, with strides for all.
+    pub nest: Nest,
+    /// Of each operand.
+    pub offsets: Vec<usize>,
 }
 
-/// The loop nests that together are the whole output; operands first, the output last.
-fn regions(all: &[&Operand]) -> Result<Vec<Region>, String> {
+/// The loop nests of a map; operands first, the output last. Where all are stored alike, padding lanes are mapped as well.
+fn map_regions(all: &[&Operand]) -> Result<Vec<Region>, String> {
+    let output = all[all.len() - 1];
+    let alike = |o: &Operand| o.dims == output.dims && o.layout == output.layout;
+    if !all.iter().all(|o| o.elems() == 1 || alike(o)) {
+        return regions(all);
+    }
+    let strides = all.iter().map(|o| vec![usize::from(alike(o))]).collect();
+    Ok(vec![Region { nest: Nest { dims: vec![output.stored_elems()], strides }, offsets: vec![0; all.len()] }])
+}
+
+/// The loop nests that together are every element of the last operand, to which the others broadcast.
+pub(crate) fn regions(all: &[&Operand]) -> Result<Vec<Region>, String> {
     let output = all[all.len() - 1];
     let blocked = |o: &&&Operand| o.layout == Layout::Blocked;
-    if all.iter().all(|o| o.elems() == 1 || (o.dims == output.dims && o.layout == output.layout)) {
-        let same = |o: &&Operand| vec![usize::from(o.dims == output.dims && o.layout == output.layout)];
-        let nest = Nest { dims: vec![output.stored_elems()], strides: all.iter().map(same).collect() };
-        return Ok(vec![Region { nest, offsets: vec![0; all.len()] }]);
-    }
     if !all.iter().any(|o| blocked(&o)) {
         let strides = all.iter().map(|o| broadcast_strides(&o.dims, &output.dims)).collect();
         return Ok(vec![Region { nest: Nest { dims: output.dims.clone(), strides }, offsets: vec![0; all.len()] }]);

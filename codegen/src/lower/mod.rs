@@ -30,10 +30,15 @@
 
 mod conv;
 pub mod cx;
+pub mod einsum;
 pub mod elementwise;
+pub mod fold;
 mod fused;
+pub mod norm;
 pub mod placement;
 pub mod pools;
+pub mod reduce;
+pub mod softmax;
 
 pub use cx::{Call, LowerCx, Operand};
 pub use placement::{Placement, Separate};
@@ -161,6 +166,17 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::Conv(op) => conv::lower(op, fused::Behind::default(), cx),
         Op::ConvTranspose(op) => conv::lower_transpose(op, fused::Behind::default(), cx),
         Op::Fused(op) if op.root.is_some() => fused::lower(op, cx),
+        Op::Reduce(op) => reduce::lower(op, cx),
+        Op::Einsum(op) => einsum::lower(op, cx),
+        Op::Softmax(op) => softmax::lower(op, cx),
+        Op::LogSoftmax(op) => softmax::lower_log(op, cx),
+        Op::BatchNorm(op) => norm::lower_batch(op, cx),
+        Op::InstanceNorm(op) => norm::lower_instance(op, cx),
+        Op::GroupNorm(op) => norm::lower_group(op, cx),
+        Op::LayerNorm(op) => norm::lower_layer(op, cx),
+        Op::RmsNorm(op) => norm::lower_rms(op, cx),
+        Op::LpNorm(op) => norm::lower_lp(op, cx),
+        Op::Lrn(op) => norm::lower_lrn(op, cx),
         _ => match pointwise_of(op, cx) {
             Some(program) => elementwise::lower(&program, cx),
             None => Err(cx.unsupported("there is no kernel for this operator")),

@@ -1,0 +1,65 @@
+//! Softmax and its logarithm: a maximum, a sum of exponentials and a map.
+//!
+//! ```text
+//! m = max x;   s = sum exp(x - m);   y = exp(x - m) / s,   or x - m - log s
+//! ```
+//!
+//! The exponential is computed twice, which costs less than writing it to memory and reading it back.
+
+use crate::kernels::fold::Combine;
+use crate::lower::elementwise::lower_map;
+use crate::lower::fold::{Parts, lower_fold};
+use crate::lower::{LowerCx, LowerError, Operand};
+use nncc_ir::ops::softmax::{LogSoftmax, Softmax};
+use nncc_ir::pointwise::{BinaryFn, Ref, UnaryFn};
+use nncc_ir::{DType, Pointwise};
+
+/// Lowers a softmax.
+///
+/// # Errors
+/// A blocked value whose channels it runs along.
+pub fn lower(op: &Softmax, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    lower_with(op.axis, cx, |p, v| {
+        let d = p.binary(BinaryFn::Sub, v[0], v[1]);
+        let e = p.unary(UnaryFn::Exp, d);
+        p.binary(BinaryFn::Div, e, v[2])
+    })
+}
+
+/// Lowers the logarithm of a softmax.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_log(op: &LogSoftmax, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    lower_with(op.axis, cx, |p, v| {
+        let d = p.binary(BinaryFn::Sub, v[0], v[1]);
+        let log = p.unary(UnaryFn::Log, v[2]);
+        p.binary(BinaryFn::Sub, d, log)
+    })
+}
+
+/// Maximum and sum along `axis`, then `last` over x and both.
+fn lower_with(
+    axis: usize,
+    cx: &mut LowerCx<'_, '_>,
+    last: impl FnOnce(&mut Pointwise, &[Ref]) -> Ref,
+) -> Result<(), LowerError> {
+    let (x, y) = (cx.input(0)?, cx.output(0));
+    let mut dims = x.dims.clone();
+    dims[axis] = 1;
+    let (m, s) = (cx.temporary(x.dtype, &dims, x.layout)?, cx.temporary(x.dtype, &dims, x.layout)?);
+    let program =
+        |n: usize, body: &dyn Fn(&mut Pointwise, &[Ref]) -> Ref| Pointwise::build(&vec![x.dtype; n], |p, v| body(p, v));
+    let same = program(1, &|_, v| v[0]);
+    let largest = Parts { pre: same.clone(), combine: Combine::Max, post: same.clone() };
+    let exponential = program(2, &|p, v| {
+        let d = p.binary(BinaryFn::Sub, v[0], v[1]);
+        p.unary(UnaryFn::Exp, d)
+    });
+    let sum = Parts { pre: exponential, combine: Combine::Add, post: same };
+    let operands = |more: &[&Operand]| -> Vec<Operand> { [&x].iter().chain(more).map(|o| (*o).clone()).collect() };
+    lower_fold(&largest, &operands(&[]), &x, &m, "softmax_max", cx)?;
+    lower_fold(&sum, &operands(&[&m]), &x, &s, "softmax_sum", cx)?;
+    let types: [DType; 3] = [x.dtype; 3];
+    lower_map(&Pointwise::build(&types, last), &operands(&[&m, &s]), &y, "", cx)
+}
