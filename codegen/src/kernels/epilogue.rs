@@ -48,6 +48,8 @@ pub struct Site {
     pub image: Value,
     /// The first channel of the vector.
     pub channel: (Value, i64),
+    /// Lanes of the vector that exist in memory.
+    pub count: usize,
 }
 
 impl Epilogue {
@@ -91,11 +93,11 @@ impl Extra {
     fn load(self, b: &mut Builder, ty: Type, base: Value, site: &Site) -> Value {
         let size = Elem::F32.bytes();
         match self {
-            Extra::Same => b.load(ty, base.at(site.same.1).idx(site.same.0, 1)),
+            Extra::Same => b.load_part(ty, base.at(site.same.1).idx(site.same.0, 1), site.count),
             Extra::Channel { images } => {
                 let image = b.mul_imm(site.image, images as i64);
                 let at = b.add(image, site.channel.0);
-                b.load(ty, base.at(site.channel.1 * size as i64).idx(at, size))
+                b.load_part(ty, base.at(site.channel.1 * size as i64).idx(at, size), site.count)
             }
             Extra::Scalar => b.load_splat(ty, base),
         }

@@ -8,6 +8,7 @@ pub mod copy;
 pub mod epilogue;
 pub mod fold;
 pub mod map;
+pub mod matmul;
 pub mod pointwise;
 pub mod window;
 

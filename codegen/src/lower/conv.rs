@@ -16,10 +16,10 @@
 use super::cx::{Call, Operand};
 use super::fused::Behind;
 use super::{LowerCx, LowerError};
-use crate::kernels::conv::Conv as ConvShape;
 use crate::kernels::conv::depthwise::Depthwise;
 use crate::kernels::conv::direct::Direct;
 use crate::kernels::conv::generic::{Generic, GenericAxis};
+use crate::kernels::conv::{Conv as ConvShape, Sink, Weights};
 use crate::kernels::window::Axis;
 use crate::kir::Elem;
 use crate::pack::{ConvPanels, DepthwisePanels, Packed};
@@ -101,7 +101,9 @@ pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Resu
             inputs,
             outputs,
             axes: three(&axes, Axis::UNIT),
-            source: x.layout,
+            source: x.layout.into(),
+            weights: Weights::Panels,
+            sink: Sink::Blocked,
             bias: parts.bias.is_some(),
             epilogue: parts.behind.epilogue.clone(),
         };
@@ -163,7 +165,9 @@ pub(super) fn lower_transpose(op: &ConvTranspose, behind: Behind, cx: &mut Lower
                         inputs,
                         outputs,
                         axes: [d.clone(), h.clone(), w.clone()],
-                        source: x.layout,
+                        source: x.layout.into(),
+                        weights: Weights::Panels,
+                        sink: Sink::Blocked,
                         bias: parts.bias.is_some(),
                         epilogue: parts.behind.epilogue.clone(),
                     };

@@ -24,7 +24,13 @@ pub(super) fn lower(op: &Fused, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
     let extra: Vec<Operand> = extra.iter().flatten().cloned().collect();
     let output = cx.output(0);
     let behind = match root {
-        Op::Conv(_) | Op::ConvTranspose(_) => fit_channels(cx, &op.program, &extra, &output)?,
+        Op::Conv(_) | Op::ConvTranspose(_) => fit(cx, &op.program, &extra, &output, channel_kind, 1)?,
+        Op::MatMul(_) if super::matmul::takes_epilogue(None, own, &output) => {
+            fit(cx, &op.program, &extra, &output, column_kind, output.rank() - 1)?
+        }
+        Op::Gemm(gemm) if super::matmul::takes_epilogue(Some(gemm), own, &output) => {
+            fit(cx, &op.program, &extra, &output, column_kind, output.rank() - 1)?
+        }
         _ => None,
     };
     if let Some(behind) = behind {
@@ -32,6 +38,8 @@ pub(super) fn lower(op: &Fused, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         return match root {
             Op::Conv(conv) => super::conv::lower(conv, behind, &mut nested),
             Op::ConvTranspose(conv) => super::conv::lower_transpose(conv, behind, &mut nested),
+            Op::MatMul(_) => super::matmul::lower(behind, &mut nested),
+            Op::Gemm(gemm) => super::matmul::lower_gemm(gemm, behind, &mut nested),
             _ => Err(nested.internal("an epilogue was made for a root that takes none")),
         };
     }
@@ -56,12 +64,15 @@ pub(super) struct Behind {
     pub args: Vec<Arg>,
 }
 
-/// The program as an epilogue of an f32 output `[N, C, spatial..]`, if each extra operand can be read in one of its ways.
-fn fit_channels(
+/// The program as an epilogue of an f32 output, if each extra operand can be read in one of its ways. `kind_of` tells which;
+/// vectors lie along `axis` of the output.
+fn fit(
     cx: &mut LowerCx<'_, '_>,
     program: &Pointwise,
     extras: &[Operand],
     output: &Operand,
+    kind_of: fn(&Operand, &Operand) -> Option<Extra>,
+    axis: usize,
 ) -> Result<Option<Behind>, LowerError> {
     let all_f32 = program.inputs().iter().all(|&t| t == DType::F32) && program.result_type() == DType::F32;
     if !all_f32 || pointwise::unsupported(program).is_some() {
@@ -70,10 +81,12 @@ fn fit_channels(
     let mut kinds = Vec::new();
     let mut args = Vec::new();
     for extra in extras {
-        let Some(kind) = channel_kind(extra, output) else { return Ok(None) };
+        let Some(kind) = kind_of(extra, output) else { return Ok(None) };
         let arg = match (kind, extra.constant()) {
-            // Vectors of channels are read whole: pad the constant to what an output block holds.
-            (Extra::Channel { .. }, Some(c)) => cx.packed(Packed::padded(c.clone(), padded_channels(output.dims[1]))),
+            // Vectors are read whole: pad the constant to what an output block holds.
+            (Extra::Channel { .. }, Some(c)) => {
+                cx.packed(Packed::padded(c.clone(), padded_channels(output.dims[axis])))
+            }
             _ => cx.arg(extra)?,
         };
         kinds.push(kind);
@@ -105,4 +118,19 @@ fn channel_kind(extra: &Operand, output: &Operand) -> Option<Extra> {
         (n, false) if n == output.dims[0] && whole => Some(Extra::Channel { images: padded }),
         _ => None,
     }
+}
+
+/// How an operand is read at an element of the row-major `output: [.., M, N]`.
+fn column_kind(extra: &Operand, output: &Operand) -> Option<Extra> {
+    if extra.elems() == 1 {
+        return Some(Extra::Scalar);
+    }
+    if extra.layout != Layout::RowMajor || output.layout != Layout::RowMajor {
+        return None;
+    }
+    if extra.dims == output.dims {
+        return Some(Extra::Same);
+    }
+    let columns = output.dims.last().copied();
+    (extra.dims.last().copied() == columns && Some(extra.elems()) == columns).then_some(Extra::Channel { images: 0 })
 }

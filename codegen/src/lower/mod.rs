@@ -34,6 +34,7 @@ pub mod einsum;
 pub mod elementwise;
 pub mod fold;
 mod fused;
+mod matmul;
 pub mod norm;
 pub mod placement;
 pub mod pools;
@@ -165,6 +166,8 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::Input | Op::Constant(_) => Ok(()),
         Op::Conv(op) => conv::lower(op, fused::Behind::default(), cx),
         Op::ConvTranspose(op) => conv::lower_transpose(op, fused::Behind::default(), cx),
+        Op::MatMul(_) => matmul::lower(fused::Behind::default(), cx),
+        Op::Gemm(op) => matmul::lower_gemm(op, fused::Behind::default(), cx),
         Op::Fused(op) if op.root.is_some() => fused::lower(op, cx),
         Op::Reduce(op) => reduce::lower(op, cx),
         Op::Einsum(op) => einsum::lower(op, cx),

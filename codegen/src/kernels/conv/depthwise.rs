@@ -255,7 +255,8 @@ impl<'a> Depthwise<'a> {
         let first_extra = 2 + usize::from(self.conv.bias);
         let y = b.arg(first_extra + epilogue.extras.len());
         let extras: Vec<Value> = (0..epilogue.extras.len()).map(|i| b.arg(first_extra + i)).collect();
-        let site = |same: (Value, i64)| Site { same, image: here.image, channel: (here.channel, 0) };
+        let site =
+            |same: (Value, i64)| Site { same, image: here.image, channel: (here.channel, 0), count: here.ty.lanes() };
         if !epilogue.is_long() {
             for (px, &sum) in sums.iter().enumerate() {
                 let disp = (px * step) as i64;

@@ -1,4 +1,4 @@
-//! Direct convolution into a blocked output: a tile of output channels by pixels stays in registers for all input channels
+//! Direct convolution, and matrix products as convolutions with one tap: a tile of output channels by pixels stays in registers for all input channels
 //! and taps.
 //!
 //! ```text
@@ -13,6 +13,9 @@
 //!       y = epilogue(acc), or store partial sums
 //! ```
 //!
+//! A matrix product `[M, K] . [K, N]` has M pixels, K input and N output channels: the same loops over other distances between
+//! elements, with partial vectors for the last columns.
+//!
 //! The loop over channels inside of a block is unrolled until the loop's own instructions are below 5 %. Its order of loads
 //! follows the register budget in [`tile`](super::tile): the smaller side of the tile is held, the other streamed.
 //!
@@ -25,13 +28,13 @@
 //! (the weights are). Needs: with more than one group, channels a group are multiples of 16 on both sides.
 
 use super::tile::{self, Splat, Tile};
-use super::{Conv, Segment, panel_widths, segments};
+use super::{Conv, Segment, Sink, Source, Weights, panel_widths, segments};
 use crate::kernels::epilogue::Site;
 use crate::kernels::isa_name;
 use crate::kernels::window::{Axis, Run, TapGroup, balanced, div_rem};
 use crate::kir::{ArgDecl, Builder, Elem, Index, IntCc, Kernel, Type, Value};
 use crate::target::Target;
-use nncc_ir::{BLOCK, Layout};
+use nncc_ir::BLOCK;
 use std::ops::Range;
 
 const F32_BYTES: i64 = 4;
@@ -68,10 +71,15 @@ impl<'a> Direct<'a> {
         let panels = panel_widths(conv.outputs).len();
         let tile = tile::choose(target, splat, panels, conv.axes[2].outputs);
         let block_bytes = BLOCK * conv.taps() * tile.panels * BLOCK * 4;
+        // Weights that few tiles use are better read once than kept.
+        const USES: usize = 4;
+        let tiles: usize =
+            conv.axes[..2].iter().map(|a| a.outputs).product::<usize>() * conv.axes[2].outputs.div_ceil(tile.pixels);
+        let used_once = in_place || tiles < USES;
         let full_blocks = conv.inputs / BLOCK;
         let fitting = (target.l1d / 2 / block_bytes.max(1)).max(1);
         // A single block's pass would store and load each sum every 16 channels; two or more when the taps are few.
-        let pass_blocks = match in_place || full_blocks * block_bytes <= target.l1d / 2 {
+        let pass_blocks = match used_once || full_blocks * block_bytes <= target.l1d / 2 {
             true => full_blocks,
             false => balanced(full_blocks, fitting).next().unwrap_or(full_blocks),
         };
@@ -160,7 +168,9 @@ impl<'a> Direct<'a> {
         let bytes: usize = runs.iter().map(instructions).sum::<usize>() * self.segments.len() * kinds * BYTES;
         // Displacements from one panel to the next are 32 bits.
         let reach = 4 * BLOCK * self.tile.panels * self.conv.output_plane().max(self.conv.inputs * self.conv.taps());
-        let planar = 4 * BLOCK * self.conv.input_plane();
+        let pitch = self.segments.iter().map(|s| s.channel_pitch.max(s.pixel_pitch)).max().unwrap_or(1);
+        let rows = if let Weights::Rows { .. } = self.conv.weights { self.conv.outputs } else { 0 };
+        let planar = 4 * 32 * pitch.max(rows).max(self.output_pitch(BLOCK));
         bytes <= CODE_LIMIT && reach.max(planar) < 1 << 30
     }
 
@@ -196,7 +206,12 @@ impl<'a> Direct<'a> {
         let widths = panel_widths(self.conv.outputs);
         let p = self.tile.panels;
         let mut kinds = Vec::new();
-        let full = widths.chunks(p).filter(|c| c.len() == p && c.iter().all(|&w| w == BLOCK)).count();
+        // A panel of which only some columns exist in a matrix is no full one; blocked outputs have padding lanes.
+        let whole = match self.conv.sink {
+            Sink::Blocked => widths.iter().filter(|&&w| w == BLOCK).count(),
+            Sink::Matrix => self.conv.outputs / BLOCK,
+        };
+        let full = whole / p;
         if full > 0 {
             kinds.push(PanelGroup { first: 0, widths: vec![BLOCK; p], pixels: self.tile.pixels });
         }
@@ -219,8 +234,8 @@ impl<'a> Direct<'a> {
         args.extend((0..self.conv.epilogue.extras.len()).map(|i| ArgDecl::read(format!("e{i}"), 4)));
         args.push(if self.partial_sums() { ArgDecl::read_write("y", 4) } else { ArgDecl::write("y", 4) });
         let name = format!(
-            "f32_conv_{}__{}_{}x{}",
-            self.conv.shape_name(),
+            "{}__{}_{}x{}",
+            self.conv.name(),
             isa_name(self.target),
             self.tile.panels * BLOCK,
             self.tile.pixels
@@ -273,22 +288,29 @@ impl<'a> Direct<'a> {
         let panel_of_all = b.mul_imm(at.conv_group, panels_a_group as i64);
         let panel_of_all = b.add(panel_of_all, panel);
 
-        let k = (conv.inputs * conv.taps()) as i64;
-        let w = along(b, b.arg(1), panel_of_all, k as usize * BLOCK * 4);
+        let k = conv.inputs * conv.taps();
+        let w = along(b, b.arg(1), panel_of_all, self.weight_panel() * 4);
+        let w = match conv.weights {
+            Weights::Panels => w,
+            Weights::Rows { image } => along(b, w, at.image, image * 4),
+        };
         let input_image = match conv.source {
-            Layout::Blocked => nncc_ir::padded_channels(conv.groups * conv.inputs),
-            Layout::RowMajor => conv.groups * conv.inputs,
-        } * conv.input_plane();
-        let x = b.ptr(b.arg(0).at(0).idx(at.image, input_image * 4));
+            Source::Blocked => nncc_ir::padded_channels(conv.groups * conv.inputs) * conv.input_plane(),
+            Source::Planar => conv.groups * conv.inputs * conv.input_plane(),
+            Source::Matrix { image, .. } => image,
+        };
+        let x = along(b, b.arg(0), at.image, input_image * 4);
         let x = b.ptr(x.at(0).idx(at.conv_group, conv.inputs * conv.input_plane() * 4));
-        let output_image = nncc_ir::padded_channels(conv.groups * conv.outputs) * conv.output_plane();
-        let y = b.mul_imm(at.image, output_image as i64 * F32_BYTES);
-        let panel_offset = b.mul_imm(panel_of_all, (BLOCK * conv.output_plane()) as i64 * F32_BYTES);
+        let channels = conv.groups * conv.outputs;
+        let stored = if conv.sink == Sink::Matrix { channels } else { nncc_ir::padded_channels(channels) };
+        let y = b.mul_imm(at.image, (stored * conv.output_plane()) as i64 * F32_BYTES);
+        let panel_offset = b.mul_imm(panel_of_all, self.output_panel() as i64 * F32_BYTES);
         let y = b.add(y, panel_offset);
         let bias = conv.bias.then(|| b.ptr(b.arg(2).at(0).idx(panel_of_all, BLOCK * 4)));
         let channel = b.mul_imm(panel_of_all, BLOCK as i64);
         let vectors = self.vectors(kind);
-        let group = Group { vectors, x, w: classes(b, w, kind, k), y, bias, channel, image: at.image, kind };
+        debug_assert!(matches!(conv.weights, Weights::Panels) || k == conv.inputs, "rows have one tap");
+        let group = Group { vectors, x, w: self.classes(b, w, kind), y, bias, channel, image: at.image, kind };
 
         let lo = b.mul_imm(at.chunk, self.rows as i64);
         let hi = b.add_imm(lo, self.rows as i64);
@@ -309,26 +331,76 @@ impl<'a> Direct<'a> {
         });
     }
 
-    /// The vectors of a tile of these panels.
+    /// Elements of the weights from one panel to the next.
+    fn weight_panel(&self) -> usize {
+        match self.conv.weights {
+            Weights::Panels => self.conv.inputs * self.conv.taps() * BLOCK,
+            Weights::Rows { .. } => BLOCK,
+        }
+    }
+
+    /// Elements of the weights from one input channel to the next, in a panel of this width.
+    fn weight_pitch(&self, width: usize) -> usize {
+        match self.conv.weights {
+            Weights::Panels => width,
+            Weights::Rows { .. } => self.conv.outputs,
+        }
+    }
+
+    /// Elements of the output from one panel to the next.
+    fn output_panel(&self) -> usize {
+        match self.conv.sink {
+            Sink::Blocked => BLOCK * self.conv.output_plane(),
+            Sink::Matrix => BLOCK,
+        }
+    }
+
+    /// Elements of the output from one pixel to the next, in a panel of this width.
+    fn output_pitch(&self, width: usize) -> usize {
+        match self.conv.sink {
+            Sink::Blocked => width,
+            Sink::Matrix => self.conv.outputs,
+        }
+    }
+
+    /// The vectors of a tile of these panels. Of a matrix, those without a column are left out.
     fn vectors(&self, kind: &PanelGroup) -> Vec<Lanes> {
         let mut vectors = Vec::new();
+        let edge = self.conv.outputs - self.conv.outputs / BLOCK * BLOCK;
+        let is_last = kind.first * self.tile.panels + kind.widths.len() == panel_widths(self.conv.outputs).len();
         for (panel, &width) in kind.widths.iter().enumerate() {
             let lanes = self.target.lanes(Elem::F32).min(width);
-            for i in 0..width / lanes {
-                let k = self.conv.inputs * self.conv.taps();
+            let whole = self.conv.sink == Sink::Blocked || edge == 0 || !is_last || panel + 1 < kind.widths.len();
+            let columns = if whole { width } else { edge };
+            for i in 0..columns.div_ceil(lanes) {
                 // Panels of one width follow each other; an edge panel has a base of its own.
-                let weight = if width == BLOCK { panel * k * BLOCK * 4 } else { 0 };
+                let weight = if width == BLOCK { panel * self.weight_panel() } else { 0 };
                 vectors.push(Lanes {
                     ty: Type::of(Elem::F32, lanes),
+                    count: lanes.min(columns - i * lanes),
                     class: usize::from(width != BLOCK && kind.widths[0] == BLOCK),
                     width,
-                    weight: (weight + i * lanes * 4) as i64,
-                    output: ((panel * BLOCK * self.conv.output_plane() + i * lanes) * 4) as i64,
+                    weight: ((weight + i * lanes) * 4) as i64,
+                    output: ((panel * self.output_panel() + i * lanes) * 4) as i64,
                     channel: (panel * BLOCK + i * lanes) as i64,
                 });
             }
         }
         vectors
+    }
+
+    /// Pointers to the weights of the full panels and of the edge panel, with the widths.
+    fn classes(&self, b: &mut Builder, w: Value, kind: &PanelGroup) -> Vec<(Value, usize)> {
+        let full = kind.widths.iter().filter(|&&width| width == BLOCK).count();
+        let mut classes = Vec::new();
+        if full > 0 {
+            classes.push((w, BLOCK));
+        }
+        if let Some(&edge) = kind.widths.iter().find(|&&width| width != BLOCK) {
+            let base = b.ptr(w.at((full * self.weight_panel()) as i64 * F32_BYTES));
+            classes.push((base, edge));
+        }
+        classes
     }
 
     fn row(&self, b: &mut Builder, group: &Group<'_>, pass: &Pass, row: Value) {
@@ -374,7 +446,7 @@ impl<'a> Direct<'a> {
         let pixels = at.run.width;
         // Byte offsets of the tile in the output, one for each panel width.
         let by_class = group.w.iter().map(|&(_, width)| {
-            let pixel = b.mul_imm(at.output, width as i64 * F32_BYTES);
+            let pixel = b.mul_imm(at.output, self.output_pitch(width) as i64 * F32_BYTES);
             b.add(group.y, pixel)
         });
         let by_class: Vec<Value> = by_class.collect();
@@ -382,7 +454,7 @@ impl<'a> Direct<'a> {
         let y = b.arg(self.y_arg());
         let place = |v: usize, px: usize| {
             let lanes = &group.vectors[v];
-            lanes.output + (px * self.conv.axes[2].out_step * lanes.width) as i64 * F32_BYTES
+            lanes.output + (px * self.conv.axes[2].out_step * self.output_pitch(lanes.width)) as i64 * F32_BYTES
         };
         let start = |b: &mut Builder| -> Vec<Value> {
             let mut sums = Vec::new();
@@ -403,7 +475,8 @@ impl<'a> Direct<'a> {
             b.if_(first, start, |b| {
                 let mut sums = Vec::new();
                 for (v, lanes) in group.vectors.iter().enumerate() {
-                    sums.extend((0..pixels).map(|px| b.load(lanes.ty, y.at(place(v, px)).idx(offsets[v], 1))));
+                    let load = |px| b.load_part(lanes.ty, y.at(place(v, px)).idx(offsets[v], 1), lanes.count);
+                    sums.extend((0..pixels).map(load));
                 }
                 sums
             })
@@ -425,7 +498,7 @@ impl<'a> Direct<'a> {
             |b| {
                 for (i, &sum) in sums.iter().enumerate() {
                     let (v, px) = (i / pixels, i % pixels);
-                    b.store(y.at(place(v, px)).idx(offsets[v], 1), sum);
+                    b.store_part(y.at(place(v, px)).idx(offsets[v], 1), sum, group.vectors[v].count);
                 }
                 Vec::new()
             },
@@ -454,12 +527,13 @@ impl<'a> Direct<'a> {
             same: (offset, disp),
             image: group.image,
             channel: (group.channel, group.vectors[v].channel),
+            count: group.vectors[v].count,
         };
         if !epilogue.is_long() {
             for (i, &sum) in sums.iter().enumerate() {
                 let (v, px) = (i / pixels, i % pixels);
                 let result = epilogue.apply(b, sum, &extras, &site(v, offsets[v], place(v, px)));
-                b.store(y.at(place(v, px)).idx(offsets[v], 1), result);
+                b.store_part(y.at(place(v, px)).idx(offsets[v], 1), result, group.vectors[v].count);
             }
             return;
         }
@@ -468,14 +542,14 @@ impl<'a> Direct<'a> {
             b.store(scratch.at((i * BLOCK) as i64 * F32_BYTES), sum);
         }
         for (v, lanes) in group.vectors.iter().enumerate() {
-            let step = (self.conv.axes[2].out_step * lanes.width) as i64 * F32_BYTES;
+            let step = (self.conv.axes[2].out_step * self.output_pitch(lanes.width)) as i64 * F32_BYTES;
             b.for_(0, pixels, 1, |b, px| {
                 let from = (v * pixels * BLOCK) as i64 * F32_BYTES;
                 let sum = b.load(lanes.ty, scratch.at(from).idx(px, BLOCK * 4));
                 let along = b.mul_imm(px, step);
                 let offset = b.add(offsets[v], along);
                 let result = epilogue.apply(b, sum, &extras, &site(v, offset, lanes.output));
-                b.store(y.at(lanes.output).idx(offset, 1), result);
+                b.store_part(y.at(lanes.output).idx(offset, 1), result, lanes.count);
             });
         }
     }
@@ -527,11 +601,11 @@ impl<'a> Direct<'a> {
         let w: Vec<Value> = group
             .w
             .iter()
-            .map(|&(base, width)| along(b, base, packed, bytes(BLOCK * self.conv.taps() * width)))
+            .map(|&(base, width)| along(b, base, packed, bytes(BLOCK * self.conv.taps() * self.weight_pitch(width))))
             .collect();
         let widths: Vec<usize> = group.w.iter().map(|&(_, width)| width).collect();
         let advance = |b: &mut Builder, w: &[Value], tap: Value, taps: usize| -> Vec<Value> {
-            let step = |width: usize| bytes(taps * segment.channels * width);
+            let step = |width: usize| bytes(taps * segment.channels * self.weight_pitch(width));
             w.iter().zip(&widths).map(|(&w, &width)| along(b, w, tap, step(width))).collect()
         };
         let [(d0, d1), (h0, h1)] = at.bounds;
@@ -568,8 +642,9 @@ impl<'a> Direct<'a> {
         let pixels = taps.pixels.clone();
         let one = |b: &mut Builder, tap: Value, sums: &[Value]| {
             let x = b.ptr(x.at(0).idx(tap, step));
-            let each =
-                |(&w, &(_, width)): (&Value, &(Value, usize))| b.ptr(w.at(0).idx(tap, segment.channels * width * 4));
+            let each = |(&w, &(_, width)): (&Value, &(Value, usize))| {
+                b.ptr(w.at(0).idx(tap, segment.channels * self.weight_pitch(width) * 4))
+            };
             let w: Vec<Value> = w.iter().zip(&group.w).map(each).collect();
             self.channels(b, group, segment, tile, &pixels, x, w, sums.to_vec())
         };
@@ -612,7 +687,7 @@ impl<'a> Direct<'a> {
             let (sums, w) = carried.split_at(sum_count);
             let mut next = self.steps(b, &inner, unroll, (x, at), w, sums.to_vec());
             for (&w, &(_, width)) in w.iter().zip(&group.w) {
-                next.push(b.ptr(w.at((unroll * width * 4) as i64)));
+                next.push(b.ptr(w.at((unroll * self.weight_pitch(width) * 4) as i64)));
             }
             next
         });
@@ -636,16 +711,21 @@ impl<'a> Direct<'a> {
             |px: usize, channel: usize| x.0.at((px * pixel + channel * segment.channel_pitch * 4) as i64).idx(x.1, 1);
         let weight = |b: &mut Builder, v: usize, channel: usize| {
             let lanes = &vectors[v];
-            b.load(lanes.ty, w[lanes.class].at(lanes.weight + (channel * lanes.width) as i64 * F32_BYTES))
+            let at = w[lanes.class].at(lanes.weight + (channel * self.weight_pitch(lanes.width)) as i64 * F32_BYTES);
+            match self.conv.weights {
+                Weights::Panels => b.load(lanes.ty, at),
+                Weights::Rows { .. } => b.load_part(lanes.ty, at, lanes.count),
+            }
         };
         let quad = Type::of(Elem::F32, 4);
         let hold_inputs = inner.pixels.len() <= vectors.len();
         let mut quads: Vec<Value> = Vec::new();
         for channel in 0..count {
-            // The last quad of an edge block may hold padding lanes: loaded, never used.
+            // The last quad of an edge block may hold padding lanes: loaded, never used. A row of a matrix has none.
             let by_lane = self.splat == Splat::Lane;
             if by_lane && channel % 4 == 0 {
-                quads = inner.pixels.clone().map(|px| b.load(quad, input(px, channel))).collect();
+                let there = if matches!(self.conv.source, Source::Matrix { .. }) { 4.min(count - channel) } else { 4 };
+                quads = inner.pixels.clone().map(|px| b.load_part(quad, input(px, channel), there)).collect();
             }
             let splat = |b: &mut Builder, px: usize, ty: Type| {
                 if by_lane {
@@ -715,6 +795,8 @@ struct TaskAt {
 #[derive(Clone, Copy, Debug)]
 struct Lanes {
     ty: Type,
+    /// Lanes that exist in memory.
+    count: usize,
     /// Which weight pointer.
     class: usize,
     /// Channels of its panel.
@@ -765,20 +847,6 @@ struct Inner<'i> {
     segment: &'i Segment,
     tile: usize,
     pixels: &'i Range<usize>,
-}
-
-/// Pointers to the weights of the full panels and of the edge panel.
-fn classes(b: &mut Builder, w: Value, kind: &PanelGroup, k: i64) -> Vec<(Value, usize)> {
-    let full = kind.widths.iter().filter(|&&width| width == BLOCK).count();
-    let mut classes = Vec::new();
-    if full > 0 {
-        classes.push((w, BLOCK));
-    }
-    if let Some(&edge) = kind.widths.iter().find(|&&width| width != BLOCK) {
-        let base = b.ptr(w.at(full as i64 * k * BLOCK as i64 * F32_BYTES));
-        classes.push((base, edge));
-    }
-    classes
 }
 
 /// `p + i * bytes`; nothing for the strides of a phase without taps, which are 0.

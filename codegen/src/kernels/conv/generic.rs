@@ -152,7 +152,7 @@ impl Generic {
         let offset = b.mul_imm(offset, size as i64);
         let extras: Vec<Value> =
             (0..self.epilogue.extras.len()).map(|i| b.arg(2 + usize::from(self.bias) + i)).collect();
-        let site = Site { same: (offset, 0), image: at.image, channel: (at.channel, 0) };
+        let site = Site { same: (offset, 0), image: at.image, channel: (at.channel, 0), count: 1 };
         let result = self.epilogue.apply(b, sum[0], &extras, &site);
         b.store(y.at(0).idx(offset, 1), result);
     }

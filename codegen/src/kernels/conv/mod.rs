@@ -2,7 +2,7 @@
 //!
 //! | template | serves |
 //! |---|---|
-//! | [`direct`] | everything with whole channel blocks a group: dense, strided, dilated, pointwise, phases of a transpose |
+//! | [`direct`] | everything with whole channel blocks a group: dense, strided, dilated, pointwise, phases of a transpose; matrix products |
 //! | [`depthwise`] | one channel a group, one filter each, on blocked values |
 //! | [`generic`] | the rest, one element at a time: other dtypes, odd groups, row-major results, any number of axes |
 //!
@@ -19,7 +19,7 @@ use nncc_ir::{BLOCK, Layout};
 
 /// A convolution over three spatial axes (missing ones are [`Axis::UNIT`]), or one phase of a transposed one.
 ///
-/// Weights are packed by [`ConvPanels`](crate::pack::ConvPanels); the result is blocked.
+/// A matrix product is one with a single tap: rows are pixels, columns are channels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
     /// Images.
@@ -33,11 +33,63 @@ pub struct Conv {
     /// Depth, height, width.
     pub axes: [Axis; 3],
     /// How the input is stored.
-    pub source: Layout,
+    pub source: Source,
+    /// How the weights are stored.
+    pub weights: Weights,
+    /// How the output is stored.
+    pub sink: Sink,
     /// Is there a bias?
     pub bias: bool,
     /// What is done to the sums.
     pub epilogue: Epilogue,
+}
+
+/// How the input of a direct convolution is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Channel blocks.
+    Blocked,
+    /// A plane a channel: `[N, C, spatial..]` row-major.
+    Planar,
+    /// A matrix whose rows are the pixels and whose columns the channels; distances in elements.
+    Matrix {
+        /// From one pixel to the next.
+        row: usize,
+        /// From one channel to the next.
+        column: usize,
+        /// From one image to the next, 0 where all share.
+        image: usize,
+    },
+}
+
+/// How the weights of a direct convolution are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// Packed by [`ConvPanels`](crate::pack::ConvPanels) or [`MatrixPanels`](crate::pack::MatrixPanels).
+    Panels,
+    /// A row-major matrix `[input channels, output channels]` that is only known at run time; one tap.
+    Rows {
+        /// From one image's matrix to the next, 0 where all share.
+        image: usize,
+    },
+}
+
+/// How the output of a direct convolution is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// Channel blocks.
+    Blocked,
+    /// A row-major matrix `[pixels, output channels]` for each image.
+    Matrix,
+}
+
+impl From<Layout> for Source {
+    fn from(layout: Layout) -> Source {
+        match layout {
+            Layout::Blocked => Source::Blocked,
+            Layout::RowMajor => Source::Planar,
+        }
+    }
 }
 
 impl Conv {
@@ -60,6 +112,14 @@ impl Conv {
     pub fn macs(&self) -> u64 {
         let pixels: usize = self.axes.iter().map(|a| a.outputs).product();
         (self.batch * self.groups * self.inputs * self.outputs) as u64 * (pixels * self.taps()) as u64
+    }
+
+    /// The name of the kernel without its tile.
+    pub fn name(&self) -> String {
+        match self.sink {
+            Sink::Blocked => format!("f32_conv_{}", self.shape_name()),
+            Sink::Matrix => "f32_gemm".into(),
+        }
     }
 
     /// `3x3s2` and the like, for kernel names.
@@ -89,13 +149,13 @@ pub(crate) struct Segment {
 }
 
 /// The input channels of a group as at most two segments: full blocks, and the edge block with fewer channels.
-pub(crate) fn segments(channels: usize, plane: usize, source: Layout) -> Vec<Segment> {
+pub(crate) fn segments(channels: usize, plane: usize, source: Source) -> Vec<Segment> {
     let (blocks, rest) = (channels / BLOCK, channels % BLOCK);
-    let (full_pitch, edge_pitch, channel_pitch) = match source {
-        Layout::Blocked => (BLOCK, nncc_ir::padded_channels(rest).max(1), 1),
-        Layout::RowMajor => (1, 1, plane),
+    let (full_pitch, edge_pitch, channel_pitch, block_pitch) = match source {
+        Source::Blocked => (BLOCK, nncc_ir::padded_channels(rest).max(1), 1, BLOCK * plane),
+        Source::Planar => (1, 1, plane, BLOCK * plane),
+        Source::Matrix { row, column, .. } => (row, row, column, BLOCK * column),
     };
-    let block_pitch = BLOCK * plane;
     let full = Segment { blocks, channels: BLOCK, start: 0, block_pitch, pixel_pitch: full_pitch, channel_pitch };
     let edge = Segment {
         blocks: 1,
