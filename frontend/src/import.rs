@@ -14,7 +14,7 @@
 
 use crate::build::{Builder, Stop, check_size};
 use crate::model::{
-    Attr, FunctionDef, FunctionKey, GraphDef, ModelDef, NodeDef, Opsets, TensorDef, ValueDef, ValueType,
+    Attr, FunctionDef, FunctionKey, GraphDef, Half, ModelDef, NodeDef, Opsets, TensorDef, ValueDef, ValueType,
 };
 use crate::node::NodeCx;
 use crate::options::{ImportOptions, Symbols};
@@ -53,6 +53,8 @@ enum Slot {
     Absent,
     /// Not reported yet: it may never be used.
     Broken(Rc<Problem>),
+    /// Half floats, which a Cast can read and which are a problem elsewhere.
+    Half(Rc<(Half, Problem)>),
     /// It depends on something that has been reported.
     Poisoned,
 }
@@ -173,7 +175,10 @@ impl<'m> Importer<'m> {
         for t in tensors {
             let slot = match &t.content {
                 Ok(c) => Slot::Val(named(c.clone(), &t.name)),
-                Err(problem) => Slot::Broken(Rc::new(problem.clone())),
+                Err(problem) => match &t.half {
+                    Some(half) => Slot::Half(Rc::new((half.clone(), problem.clone()))),
+                    None => Slot::Broken(Rc::new(problem.clone())),
+                },
             };
             if scope.values.insert(t.name.clone(), slot).is_some() {
                 let problem =
@@ -275,15 +280,21 @@ impl<'m> Importer<'m> {
 
     /// What a name stands for, after reporting an initializer that cannot be read.
     fn lookup(&mut self, name: &str, scope: &Scope) -> Option<Slot> {
-        match scope.find(name)? {
-            Slot::Broken(problem) => {
+        let slot = scope.find(name)?;
+        let problem = match slot {
+            Slot::Broken(problem) => Some(&**problem),
+            Slot::Half(half) => Some(&half.1),
+            _ => None,
+        };
+        match problem {
+            Some(problem) => {
                 let place = format!("initializer \"{}{name}\"", scope.prefix);
                 if self.reported.insert(place.clone()) {
-                    self.problems.push((**problem).clone().at(place));
+                    self.problems.push(problem.clone().at(place));
                 }
                 Some(Slot::Poisoned)
             }
-            slot => Some(slot.clone()),
+            None => Some(slot.clone()),
         }
     }
 }
@@ -323,11 +334,16 @@ impl<'m> Importer<'m> {
         };
         let mut operands = Vec::with_capacity(node.inputs.len());
         let mut poisoned = false;
+        let casts = node.op == "Cast" && node.domain.is_empty();
         for name in &node.inputs {
-            let slot = if name.is_empty() { None } else { self.lookup(name, scope) };
+            let slot = match scope.find(name) {
+                _ if name.is_empty() => None,
+                Some(Slot::Half(half)) if casts => Some(Slot::Val(Val::constant(tensor::widened(&half.0)))),
+                _ => self.lookup(name, scope),
+            };
             match slot {
                 Some(Slot::Val(v)) => operands.push(Some(v)),
-                Some(Slot::Poisoned | Slot::Broken(_)) => poisoned = true,
+                Some(Slot::Poisoned | Slot::Broken(_) | Slot::Half(_)) => poisoned = true,
                 Some(Slot::Absent) | None => operands.push(None),
             }
         }

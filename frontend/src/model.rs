@@ -106,6 +106,17 @@ pub(crate) struct TensorDef {
     pub(crate) name: String,
     /// The data, or why there is none; without a place, which is where the tensor is used.
     pub(crate) content: Result<Constant, Problem>,
+    /// Half floats, which nothing but a Cast to another type can use.
+    pub(crate) half: Option<Half>,
+}
+
+/// The bits of half floats.
+#[derive(Clone)]
+pub(crate) struct Half {
+    /// As u16.
+    pub(crate) bits: Constant,
+    /// bfloat16, else IEEE half precision.
+    pub(crate) brain: bool,
 }
 
 /// A declared value: an input or an output.
@@ -189,6 +200,7 @@ impl Reader<'_> {
         initializers.extend(g.sparse_initializer.into_iter().map(|s| TensorDef {
             name: s.values.0.map(|v| v.name).unwrap_or_default(),
             content: Err(Problem::unsupported("sparse initializers")),
+            half: None,
         }));
         GraphDef {
             name: g.name,

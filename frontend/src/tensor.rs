@@ -11,7 +11,7 @@
 //! Dimensions are checked against the bytes that are there before anything is allocated.
 
 use crate::external::Folder;
-use crate::model::TensorDef;
+use crate::model::{Half, TensorDef};
 use crate::problem::Problem;
 use nncc_ir::{Constant, DType, TensorType};
 use onnx_protobuf as pb;
@@ -100,7 +100,41 @@ fn owned(dtype: DType, dims: &[usize], bytes: Vec<u8>) -> Result<Constant, Probl
 /// Takes a tensor message apart.
 pub(crate) fn decode(mut t: pb::TensorProto, folder: &Folder) -> TensorDef {
     let name = std::mem::take(&mut t.name);
-    TensorDef { name, content: content(t, folder) }
+    let code = t.data_type;
+    if matches!(code, FLOAT16 | BFLOAT16) {
+        // Both store their bits where u16 does.
+        t.data_type = code_of(DType::U16) as i32;
+        let brain = code == BFLOAT16;
+        let named = || Problem::unsupported(if brain { "element type bfloat16" } else { "element type float16" });
+        return match content(t, folder) {
+            Ok(bits) => TensorDef { name, content: Err(named()), half: Some(Half { bits, brain }) },
+            Err(problem) => TensorDef { name, content: Err(problem), half: None },
+        };
+    }
+    TensorDef { name, content: content(t, folder), half: None }
+}
+
+/// TensorProto.DataType's codes of half floats.
+const FLOAT16: i32 = 10;
+const BFLOAT16: i32 = 16;
+
+/// Half floats as the f32 numbers that they are. This copies: files that store weights so convert them once, by a Cast.
+pub(crate) fn widened(half: &Half) -> Constant {
+    let numbers = half.bits.to_tensor().to_i64();
+    let wide = |&bits: &i64| if half.brain { f32::from_bits((bits as u32) << 16) } else { half_to_f32(bits as u16) };
+    let dims = half.bits.dims().to_vec();
+    Constant::from_tensor(&nncc_ir::Tensor::f32(&dims, numbers.iter().map(wide).collect()))
+}
+
+/// IEEE 754 binary16: 1 sign bit, 5 exponent bits (bias 15), 10 of the mantissa.
+fn half_to_f32(bits: u16) -> f32 {
+    let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, (bits >> 10) & 31, u32::from(bits & 0x3ff));
+    let magnitude = match exponent {
+        0 => return f32::from_bits(sign | (mantissa as f32 * f32::exp2(-24.0)).to_bits()), // zero or subnormal: exact
+        31 => 0x7f80_0000 | (mantissa << 13),
+        e => ((u32::from(e) + 127 - 15) << 23) | (mantissa << 13),
+    };
+    f32::from_bits(sign | magnitude)
 }
 
 fn content(t: pb::TensorProto, folder: &Folder) -> Result<Constant, Problem> {
@@ -221,6 +255,26 @@ mod tests {
     }
 
     #[test]
+    fn half_floats_are_the_numbers_of_their_bits() {
+        let cases = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x8400, -6.103_515_6e-5),
+            (0x8000, -0.0),
+            (0x7c00, f32::INFINITY),
+        ];
+        for (bits, x) in cases {
+            assert_eq!(half_to_f32(bits).to_bits(), f32::to_bits(x), "{bits:#x}");
+        }
+        assert!(half_to_f32(0x7e00).is_nan());
+        let brain = pb::TensorProto { raw_data: vec![0x80, 0x3f, 0x40, 0xc0], ..tensor(16, &[2]) };
+        let half = decode(brain, &Folder::new(None)).half.unwrap();
+        assert_eq!(widened(&half).to_tensor(), nncc_ir::Tensor::f32(&[2], vec![1.0, -3.0]));
+    }
+
+    #[test]
     fn contradictions_are_errors() {
         let cases = [
             (tensor(1, &[2]), "a tensor f32[2] with 0 numbers in float_data, not 2"),
@@ -230,7 +284,8 @@ mod tests {
             ),
             (tensor(1, &[-1]), "a tensor with the dimension -1"),
             (tensor(1, &[i64::MAX, 4]), "a tensor f32[9223372036854775807,4], larger than memory"),
-            (tensor(10, &[2]), "element type float16"),
+            (pb::TensorProto { int32_data: vec![0, 0], ..tensor(10, &[2]) }, "element type float16"),
+            (tensor(17, &[2]), "element type float8e4m3fn"),
             (tensor(0, &[2]), "element type number 0"),
             (tensor(77, &[2]), "element type number 77"),
             (pb::TensorProto { int32_data: vec![256], ..tensor(2, &[1]) }, "the number 256 in a tensor of u8"),

@@ -133,7 +133,7 @@ fn a_branch_with_a_known_condition_is_inlined() {
 
 #[test]
 fn everything_unsupported_is_reported_at_once() {
-    let half = onnx_protobuf::TensorProto { name: "h".into(), data_type: 10, ..Default::default() };
+    let half = onnx_protobuf::TensorProto { name: "h".into(), data_type: 10, int32_data: vec![0], ..Default::default() };
     let m = Builder::new(17)
         .input("x", 1, &[D::N(2), D::N(2)])
         .tensor(half)

@@ -105,12 +105,12 @@ fn run(folder: &Path, case: &Value) -> Outcome {
     Outcome::Pass
 }
 
-#[test]
-fn backend_cases_give_the_expected_numbers() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/onnx-cases");
+/// Runs every case of a folder; prints a summary and returns the failures, or nothing if there are no cases.
+fn run_all(folder: &str, script: &str) -> Vec<String> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target").join(folder);
     let Ok(listing) = std::fs::read_to_string(root.join("cases.json")) else {
-        println!("skipped: no cases; write them with tools/onnx_cases.py target/onnx-cases");
-        return;
+        println!("skipped: no cases; write them with {script} target/{folder}");
+        return Vec::new();
     };
     let listing: Value = serde_json::from_str(&listing).expect("the script writes JSON");
     let only = std::env::var("NNCC_CASES").ok();
@@ -132,5 +132,18 @@ fn backend_cases_give_the_expected_numbers() {
     }
     let skipped: usize = unsupported.values().map(Vec::len).sum();
     println!("{} passed, and {} expanded; {skipped} unsupported; {} failed", passed[0], passed[1], failed.len());
+    failed
+}
+
+#[test]
+fn backend_cases_give_the_expected_numbers() {
+    let failed = run_all("onnx-cases", "tools/onnx_cases.py");
+    assert!(failed.is_empty(), "{} cases fail:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// Old opsets, symbolic dimensions, external data, every encoding: models that are hard to import.
+#[test]
+fn import_cases_give_the_expected_numbers() {
+    let failed = run_all("import-cases", "tools/import_cases.py");
     assert!(failed.is_empty(), "{} cases fail:\n{}", failed.len(), failed.join("\n"));
 }

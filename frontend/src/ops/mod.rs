@@ -9,11 +9,13 @@ use rustc_hash::FxHashMap;
 use std::sync::LazyLock;
 
 mod activation;
+mod attention;
 mod control;
 mod conv;
 mod elementwise;
 mod generate;
 mod index;
+mod loss;
 mod matmul;
 mod norm;
 mod pool;
@@ -56,6 +58,8 @@ pub(crate) const FAMILIES: &[(&str, &[Entry])] = &[
     ("Shapes and data movement", shape::OPS),
     ("Indexing", index::OPS),
     ("Resampling", resize::OPS),
+    ("Attention", attention::OPS),
+    ("Losses", loss::OPS),
     ("Constants and generators", generate::OPS),
 ];
 
