@@ -11,6 +11,7 @@
 //! | [`kernels`] | templates: generators of kernel IR |
 //! | [`pack`] | the layouts of packed weights |
 //! | [`program`] | what lowering makes and emission eats |
+//! | [`math`] | exp, tanh, erf, .. as kernel IR |
 //! | [`backend`] | kernel IR to machine code |
 //! | [`emit`] | machine code to libraries, in files or in memory |
 
@@ -19,6 +20,7 @@ pub mod emit;
 pub mod kernels;
 pub mod kir;
 pub mod lower;
+pub mod math;
 pub mod pack;
 pub mod program;
 pub mod target;
