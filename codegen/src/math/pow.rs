@@ -63,6 +63,8 @@ fn power_of_positive(b: &mut Builder, a: Value, y: Value) -> Value {
     let (high, low) = log_double(b, a);
     let (product, error) = two_product(b, y, high);
     let small = b.mul_add(y, low, error);
+    // Tiny, except where the product is far outside of what the exponential tells apart.
+    let small = clamp(b, small, -0.5, 0.5);
     // e^(p + s) = e^p (1 + s); e^p is 0 or infinite outside these bounds.
     let product = clamp(b, product, -747.0, 711.0);
     let e = exp(b, product);
