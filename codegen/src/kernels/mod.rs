@@ -10,6 +10,8 @@ pub mod fold;
 pub mod map;
 pub mod matmul;
 pub mod pointwise;
+pub mod resample;
+pub mod scan;
 pub mod window;
 
 use crate::target::{Level, Target};

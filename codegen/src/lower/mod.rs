@@ -39,6 +39,8 @@ pub mod norm;
 pub mod placement;
 pub mod pools;
 pub mod reduce;
+pub mod resize;
+pub mod scan;
 pub mod softmax;
 
 pub use cx::{Call, LowerCx, Operand};
@@ -170,6 +172,10 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::Gemm(op) => matmul::lower_gemm(op, fused::Behind::default(), cx),
         Op::Fused(op) if op.root.is_some() => fused::lower(op, cx),
         Op::Reduce(op) => reduce::lower(op, cx),
+        Op::ArgReduce(op) => scan::lower_arg(op, cx),
+        Op::CumSum(op) => scan::lower_cum_sum(op, cx),
+        Op::Hardmax(op) => scan::lower_hardmax(op, cx),
+        Op::Resize(op) => resize::lower(op, cx),
         Op::Einsum(op) => einsum::lower(op, cx),
         Op::Softmax(op) => softmax::lower(op, cx),
         Op::LogSoftmax(op) => softmax::lower_log(op, cx),

@@ -1,0 +1,212 @@
+//! `Resize`: one resampling step for each axis that changes, with intermediates in the workspace.
+//!
+//! Axes are done in the order that keeps the intermediates small: those that shrink most first; of equal ones the last
+//! first, since it is the dearest and later steps only add rows. Tables are computed here, from the operator's own
+//! definition ([`Resize::table`]). Integers are interpolated in f64 between two conversions; nearest neighbours are moved
+//! as they are. Blocked values resize their spatial axes, full blocks and the last block as steps of their own.
+
+use crate::kernels::pointwise::elem_of;
+use crate::kernels::resample::{Resample, resample};
+use crate::lower::elementwise::lower_map;
+use crate::lower::{Call, LowerCx, LowerError, Operand};
+use crate::program::Arg;
+use nncc_ir::ops::resize::{Resize, ResizeMode, Table};
+use nncc_ir::{BLOCK, DType, HALF_BLOCK, Layout, Pointwise, Tensor, padded_channels};
+
+/// Lowers a resize.
+///
+/// # Errors
+/// A blocked value that is resized along batch or channels.
+pub fn lower(op: &Resize, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let (x, y) = (cx.input(0)?, cx.output(0));
+    if x.layout != y.layout {
+        return Err(cx.unsupported("operand and result in different layouts"));
+    }
+    if y.elems() == 0 {
+        return Ok(());
+    }
+    if op.mode == ResizeMode::Nearest || x.dtype.is_float() {
+        return lower_axes(op, &x, &y, cx);
+    }
+    let wide = cx.temporary(DType::F64, &x.dims, x.layout)?;
+    let done = cx.temporary(DType::F64, &y.dims, y.layout)?;
+    let cast = |from: DType, to: DType| Pointwise::build(&[from], |p, v| p.cast(v[0], to));
+    lower_map(&cast(x.dtype, DType::F64), &[x.clone()], &wide, "cast", cx)?;
+    lower_axes(op, &wide, &done, cx)?;
+    lower_map(&cast(DType::F64, y.dtype), &[done], &y, "cast", cx)
+}
+
+fn lower_axes(op: &Resize, x: &Operand, y: &Operand, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let tables: Vec<Table> = x.dims.iter().zip(&y.dims).enumerate().map(|(a, (&d, &n))| op.table(a, d, n)).collect();
+    let mut axes: Vec<usize> = (0..x.rank()).filter(|&a| !tables[a].is_identity(x.dims[a])).collect();
+    // By growth n / d, compared as products; later axes first among equals.
+    axes.sort_by(|&a, &b| (y.dims[a] * x.dims[b]).cmp(&(y.dims[b] * x.dims[a])).then(b.cmp(&a)));
+    if x.layout == Layout::Blocked && axes.iter().any(|&a| a < 2) {
+        return Err(cx.unsupported("a blocked value along batch or channels"));
+    }
+    if axes.is_empty() {
+        return crate::kernels::copy::lower_copy(cx, x, y);
+    }
+    let mut now = x.clone();
+    for (i, &axis) in axes.iter().enumerate() {
+        let next = if i + 1 == axes.len() {
+            y.clone()
+        } else {
+            let mut dims = now.dims.clone();
+            dims[axis] = y.dims[axis];
+            cx.temporary(x.dtype, &dims, x.layout)?
+        };
+        lower_axis(op, axis, &tables[axis], &now, &next, cx)?;
+        now = next;
+    }
+    Ok(())
+}
+
+/// One axis of `x` into `y`, through a table.
+fn lower_axis(
+    op: &Resize,
+    axis: usize,
+    table: &Table,
+    x: &Operand,
+    y: &Operand,
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<(), LowerError> {
+    let (elem, n) = (elem_of(x.dtype), y.dims[axis]);
+    let behind: usize = x.dims[axis + 1..].iter().product();
+    let plane = |o: &Operand| o.dims.get(2..).map_or(1, |s| s.iter().product::<usize>());
+    // (outer loops, inner elements, where x and y begin)
+    let mut parts: Vec<([(usize, usize, usize); 2], usize, [usize; 2])> = Vec::new();
+    match x.layout {
+        Layout::RowMajor => {
+            let before = x.dims[..axis].iter().product();
+            parts.push(([(1, 0, 0), (before, x.dims[axis] * behind, n * behind)], behind, [0, 0]));
+        }
+        Layout::Blocked => {
+            let (images, channels) = (x.dims[0], x.dims[1]);
+            let before: usize = x.dims[2..axis].iter().product();
+            let stored = padded_channels(channels);
+            let mut part = |first: usize, blocks: usize, width: usize| {
+                let row = |len: usize| len * behind * width;
+                let outer =
+                    [(images, stored * plane(x), stored * plane(y)), (blocks * before, row(x.dims[axis]), row(n))];
+                parts.push((outer, behind * width, [first * plane(x), first * plane(y)]));
+            };
+            let (whole, rest) = (channels / BLOCK, channels % BLOCK);
+            if whole > 0 {
+                part(0, whole, BLOCK);
+            }
+            if rest > 0 {
+                part(whole * BLOCK, 1, if rest <= HALF_BLOCK { HALF_BLOCK } else { BLOCK });
+            }
+        }
+    }
+    let places = [cx.arg(x)?, cx.arg(y)?];
+    for (outer, inner, starts) in parts {
+        let weighted = table.taps > 1;
+        let outside = table.outside.contains(&true).then(|| bits_of(x.dtype, op.extrapolation_value));
+        let r = Resample { elem, outer, n, taps: table.taps, inner, weighted, outside };
+        let order: Vec<usize> = match r.by_tap() {
+            true => (0..table.taps).flat_map(|t| (0..n).map(move |i| i * table.taps + t)).collect(),
+            false => (0..n * table.taps).collect(),
+        };
+        let bytes = x.dtype.bytes();
+        let inputs = order.iter().flat_map(|&at| ((table.inputs[at] * inner * bytes) as i64).to_le_bytes());
+        let mut args: Vec<Arg> = places.iter().zip(starts).map(|(place, at)| place.plus(at * bytes)).collect();
+        args.push(cx.constant(inputs.collect()));
+        if weighted {
+            let weights: Vec<f64> = order.iter().map(|&at| table.weights[at]).collect();
+            args.push(cx.constant(Tensor::from_f64(x.dtype, &[weights.len()], &weights).to_bytes()));
+        }
+        if outside.is_some() {
+            let flag = |&o: &bool| [u8::from(o)].into_iter().chain(std::iter::repeat_n(0, bytes - 1));
+            args.push(cx.constant(table.outside.iter().flat_map(flag).collect()));
+        }
+        let (kernel, tasks) = resample(cx.target(), &r);
+        let kernel = cx.kernel(kernel);
+        cx.step(Call::new(kernel, &args, tasks).labelled("resize"));
+    }
+    Ok(())
+}
+
+/// The bits of a number of a type, rounded as the reference does.
+fn bits_of(dtype: DType, x: f64) -> u64 {
+    let bytes = Tensor::from_f64(dtype, &[], &[x]).to_bytes();
+    bytes.iter().rev().fold(0, |bits, &byte| bits << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Tolerance, check, tensor};
+    use nncc_ir::ops::resize::{Coordinate, NearestMode};
+    use nncc_ir::{Dim, Graph, Origin};
+    use proptest::prelude::*;
+
+    /// A few roundings an axis; cubic weights sum to at most 1.6 in absolute value.
+    const CLOSE: Tolerance = Tolerance::Relative { rel: 1e-5, abs: 4e-6 };
+
+    fn check_resize(op: Resize, x: &Tensor, layout: Layout) {
+        let mut g = Graph::new("resize");
+        let v = g.add_input("x", x.ty());
+        let exact = op.mode == ResizeMode::Nearest;
+        let y = g.add1(op, &[v], Origin::default(), "y").unwrap();
+        g.set_layout(v, layout);
+        g.set_layout(y, layout);
+        g.add_output("y", y);
+        check(&g, &[x.clone()], if exact { &Tolerance::Exact } else { &CLOSE });
+    }
+
+    fn resize(mode: ResizeMode, coordinate: Coordinate, sizes: &[usize]) -> Resize {
+        let cropped = coordinate == Coordinate::TfCropAndResize;
+        let roi = [vec![0.0; sizes.len()], vec![1.3; sizes.len()]].concat();
+        Resize {
+            scales: vec![],
+            sizes: sizes.iter().map(|&n| Dim::from(n)).collect(),
+            mode,
+            coordinate,
+            nearest: NearestMode::RoundPreferFloor,
+            cubic_coeff_a: -0.75,
+            exclude_outside: false,
+            extrapolation_value: 2.5,
+            antialias: false,
+            roi: if cropped { roi } else { vec![] },
+        }
+    }
+
+    fn modes() -> impl Strategy<Value = ResizeMode> {
+        prop::sample::select(vec![ResizeMode::Nearest, ResizeMode::Linear, ResizeMode::Cubic])
+    }
+
+    fn coordinates() -> impl Strategy<Value = Coordinate> {
+        use Coordinate::*;
+        prop::sample::select(vec![HalfPixel, PytorchHalfPixel, AlignCorners, Asymmetric, TfCropAndResize])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_axes(from in prop::collection::vec(1usize..6, 1..4), to in prop::array::uniform3(1usize..12), mode in modes(), coordinate in coordinates(), antialias in any::<bool>(), exclude_outside in any::<bool>()) {
+            let op = Resize { antialias, exclude_outside, ..resize(mode, coordinate, &to[..from.len()]) };
+            check_resize(op, &tensor(1, &from), Layout::RowMajor);
+        }
+
+        #[test]
+        fn blocked_values(c in prop::sample::select(vec![1usize, 8, 9, 16, 17, 33]), from in (1usize..5, 1usize..5), to in (1usize..8, 1usize..8), mode in modes(), coordinate in coordinates()) {
+            let op = Resize { roi: if coordinate == Coordinate::TfCropAndResize { vec![0.0, 0.0, 0.1, -0.2, 1.0, 1.0, 1.2, 0.9] } else { vec![] }, ..resize(mode, coordinate, &[2, c, to.0, to.1]) };
+            check_resize(op, &tensor(2, &[2, c, from.0, from.1]), Layout::Blocked);
+        }
+    }
+
+    #[test]
+    fn other_types() {
+        for dtype in [DType::I8, DType::U8, DType::I32, DType::I64, DType::F64, DType::Bool] {
+            let x = Tensor::from_i64(dtype, &[3, 5], &(0..15).map(|i| i * 7 - 20).collect::<Vec<_>>());
+            for coordinate in [Coordinate::Asymmetric, Coordinate::TfCropAndResize] {
+                check_resize(resize(ResizeMode::Nearest, coordinate, &[5, 9]), &x, Layout::RowMajor);
+            }
+        }
+        let x = Tensor::from_i64(DType::U8, &[1, 4], &[0, 64, 128, 255]);
+        check_resize(resize(ResizeMode::Linear, Coordinate::AlignCorners, &[1, 7]), &x, Layout::RowMajor);
+    }
+}
