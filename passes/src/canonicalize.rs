@@ -11,6 +11,7 @@
 //! relu(relu(x))                                        -> relu(x)
 //! add(expand(x), y)                                    -> add(x, y) where y has the shape already
 //! reduce(keepdims=false)                               -> reshape(reduce(keepdims=true)), arg_reduce too
+//! gather of one constant index         -> reshape(slice)
 //! average_pool, max_pool over the whole map            -> reduce over the spatial axes
 //! ```
 //!
@@ -21,6 +22,7 @@ use crate::rewrite::{Found, No, Patch, Rule, Val, operand, refuse, result, rewri
 use nncc_ir::ops::elementwise::Binary;
 use nncc_ir::ops::reduce::{ArgReduce, Reduce, ReduceKind};
 use nncc_ir::ops::reshape::Reshape;
+use nncc_ir::ops::slice::Slice;
 use nncc_ir::ops::transpose::Transpose;
 use nncc_ir::pointwise::BinaryFn;
 use nncc_ir::{Dim, Graph, NodeId, Op, ValueId};
@@ -41,6 +43,7 @@ const RULES: &[Rule] = &[
     Rule { name: "needless_expand", find: needless_expand },
     Rule { name: "keep_reduced_axes", find: keep_reduced_axes },
     Rule { name: "global_pool", find: global_pool },
+    Rule { name: "gather_one", find: gather_one },
 ];
 
 fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
@@ -226,4 +229,28 @@ fn global_pool(g: &Graph, n: NodeId) -> Found {
     }
     let axes = (2..g.ty(x).rank()).collect();
     Ok(Patch::one(&[n], n, Reduce { kind, axes, keepdims: true }, &[x.into()]))
+}
+
+/// A Gather of one known index is a Slice, which may be free.
+fn gather_one(g: &Graph, n: NodeId) -> Found {
+    let Op::Gather(op) = g.op(n) else { return Err(No::Match) };
+    let (x, index) = (operand(g, n, 0)?, operand(g, n, 1)?);
+    let c = g.constant(index).filter(|c| c.elems() == 1).ok_or(No::Match)?;
+    let shape = &g.ty(x).shape;
+    let (Some(value), Some(len)) = (c.to_tensor().to_i64().first().copied(), shape[op.axis].known()) else {
+        return Err(No::Match);
+    };
+    let at = if value < 0 { value + len } else { value };
+    if at < 0 || at >= len {
+        return refuse!("index {value} is outside of 0..{len}");
+    }
+    let mut starts = vec![Dim::Known(0); shape.len()];
+    starts[op.axis] = Dim::Known(at);
+    let mut lens = shape.clone();
+    lens[op.axis] = Dim::Known(1);
+    let mut p = Patch::standing_for(&[n]);
+    let taken = p.op(Slice { starts, lens, steps: vec![1; shape.len()] }, &[x.into()]);
+    let y = p.op(Reshape { shape: g.ty(result(n)).shape.clone() }, &[taken]);
+    p.replace(result(n), y);
+    Ok(p)
 }

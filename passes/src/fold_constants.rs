@@ -67,6 +67,11 @@ fn fold(g: &Graph, n: NodeId, constants: &[Option<&Constant>]) -> Result<Vec<Con
     if let (Op::Reshape(_) | Op::Identity(_), [Some(c)]) = (&node.op, constants) {
         return c.reshaped(&outputs[0]).map(|c| vec![c]).ok_or("element counts differ".into());
     }
+    if let (Op::Transpose(t), [Some(c)]) = (&node.op, constants)
+        && let Some(bytes) = c.bytes()
+    {
+        return permuted(bytes, c, &t.perm).map(|c| vec![c]).ok_or("element counts differ".into());
+    }
     let stored: usize = constants.iter().flatten().map(|c| c.bytes().map_or(c.dtype().bytes(), <[u8]>::len)).sum();
     let limit = stored.saturating_add(GROWTH_LIMIT);
     let result =
@@ -90,6 +95,55 @@ fn fold(g: &Graph, n: NodeId, constants: &[Option<&Constant>]) -> Result<Vec<Con
     let refs: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
     let results = node.op.eval(&refs).map_err(|e| e.to_string())?;
     Ok(results.iter().map(Constant::from_tensor).collect())
+}
+
+/// A stored constant with its axes permuted. The reference evaluator would do; but whole weight matrices come here, and a
+/// second for each is too long.
+fn permuted(bytes: &[u8], c: &Constant, perm: &[usize]) -> Option<Constant> {
+    let width = c.dtype().bytes();
+    let old = nncc_ir::tensor::strides_of(c.dims());
+    let dims: Vec<usize> = perm.iter().map(|&a| c.dims()[a]).collect();
+    let strides: Vec<usize> = perm.iter().map(|&a| old[a] * width).collect();
+    if let ([rows, columns], [1, 0], 4) = (c.dims(), perm, width) {
+        let out = transposed(bytes, *rows, *columns);
+        let range = 0..out.len();
+        return Constant::from_storage(c.dtype(), &dims, std::sync::Arc::new(out), range);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut index, mut from) = (vec![0usize; dims.len()], 0usize);
+    while out.len() < bytes.len() {
+        out.extend_from_slice(&bytes[from..from + width]);
+        // The next index: the last axis that is not at its end goes on, those behind it start again.
+        for a in (0..dims.len()).rev() {
+            index[a] += 1;
+            from += strides[a];
+            if index[a] < dims[a] {
+                break;
+            }
+            from -= index[a] * strides[a];
+            index[a] = 0;
+        }
+    }
+    let range = 0..out.len();
+    Constant::from_storage(c.dtype(), &dims, std::sync::Arc::new(out), range)
+}
+
+/// A matrix of 4-byte elements, transposed tile by tile: the columns of a large one each lie in a page of their own, and
+/// reading them one after the other would miss every cache for every element.
+fn transposed(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
+    const TILE: usize = 32; // a tile is 4 KiB, read and written
+    let mut out = vec![0; bytes.len()];
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            for r in top..rows.min(top + TILE) {
+                for c in left..columns.min(left + TILE) {
+                    let (from, to) = (4 * (r * columns + c), 4 * (c * rows + r));
+                    out[to..to + 4].copy_from_slice(&bytes[from..from + 4]);
+                }
+            }
+        }
+    }
+    out
 }
 
 fn bytes_of(elems: Option<usize>, width: usize) -> usize {

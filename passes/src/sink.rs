@@ -7,6 +7,7 @@
 //! mul(transpose(x), c)                       -> transpose(mul(x, c'))        or of one element
 //! concat, pad, reduce, softmax of transpose  -> transpose of it, on the axes where they come from
 //! relu(reshape(x)), add(reshape(x), reshape(y)) -> reshape(relu(x)), ...     if no operand broadcasts along a split axis
+//! add(reshape(x), y), x a matrix product     -> reshape(add(x, reshape(y)))  so that the residual fuses with the product
 //! ```
 //!
 //! Down, never up: so it ends. A Transpose or Reshape with other users stays, for it would be computed twice. Exact: the
@@ -179,6 +180,7 @@ fn reshape_below_elementwise(g: &Graph, n: NodeId) -> Found {
     let inner = &g.ty(x).shape;
     // The longest run of equal trailing axes: an operand that varies only there means the same in both shapes.
     let tail = inner.iter().rev().zip(shape.iter().rev()).take_while(|(a, b)| a == b).count();
+    let mut p = Patch::standing_for(&[n]);
     let mut moved: Vec<Option<Val>> = Vec::new();
     for v in &operands {
         let Some(v) = *v else {
@@ -195,12 +197,26 @@ fn reshape_below_elementwise(g: &Graph, n: NodeId) -> Found {
                 y.into()
             }
             _ if own.len() <= inner.len() && varies <= tail && own.len() <= shape.len() => v.into(),
+            _ if own == shape && follows_product(g, x, 4) && !follows_product(g, v, 4) => {
+                p.op(Reshape { shape: inner.clone() }, &[v.into()])
+            }
             _ => return Err(No::Match),
         }));
     }
-    let mut p = Patch::standing_for(&[n]);
     let y = p.op_optional(g.op(n).clone(), moved);
     let y = p.op(Reshape { shape: shape.clone() }, &[y]);
     p.replace(result(n), y);
     Ok(p)
+}
+
+/// Whether `v` is a matrix product, or elementwise operators (up to `depth` of them) after one or after a Reshape of one.
+fn follows_product(g: &Graph, v: ValueId, depth: usize) -> bool {
+    match g.op(v.node) {
+        Op::MatMul(_) | Op::Gemm(_) => true,
+        Op::Reshape(_) if depth > 0 => g.operand(v.node, 0).is_some_and(|x| follows_product(g, x, depth - 1)),
+        _ if depth > 0 => {
+            elementwise(g, v.node).is_ok_and(|xs| xs.iter().flatten().any(|x| follows_product(g, *x, depth - 1)))
+        }
+        _ => false,
+    }
 }

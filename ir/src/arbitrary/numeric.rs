@@ -82,6 +82,9 @@ fn binary(g: &mut Generator<'_>) -> Option<()> {
     let tame = [Add, Mul, Sub, Min, Max];
     let all = if g.limits.mix == Mix::Continuous { &tame[..] } else { BinaryFn::ALL };
     let takes: Vec<BinaryFn> = all.iter().copied().filter(|f| f.takes(dtype)).collect();
+    if takes.is_empty() {
+        return None;
+    }
     let function = g.pick(&takes);
     let y = partner(g, x);
     let operands = if g.coin() { [Some(y), Some(x)] } else { [Some(x), Some(y)] };

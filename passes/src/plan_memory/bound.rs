@@ -9,8 +9,7 @@
 //! outside    contents that end in an input, a constant or an output of the model take no arena
 //! ```
 //!
-//! A placement may need more: because of fragmentation, and because it puts the parts of a Concat into one buffer, which
-//! is taken as a whole when the first part is written.
+//! A placement may need more: because of fragmentation, and because the parts of a Concat have to lie side by side.
 
 use super::sharing::{in_place, parts, stored_bytes, views};
 use nncc_ir::{Graph, NodeId, Op, ValueId};

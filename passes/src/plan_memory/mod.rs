@@ -105,7 +105,7 @@ pub fn plan_memory(g: &Graph, cx: &mut PassCx) -> Result<MemoryPlan, PassError> 
     let mut best: Option<MemoryPlan> = None;
     for concat_in_place in [true, false] {
         let shared = share::share(g, &order, concat_in_place);
-        let (offsets, arena_bytes) = pack::pack(&shared.buffers, effort);
+        let (offsets, arena_bytes) = pack::pack(&shared.buffers, effort, bound_bytes);
         let plan = MemoryPlan {
             arena_bytes,
             bound_bytes,

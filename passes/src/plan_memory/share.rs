@@ -17,16 +17,42 @@ use super::{Place, is_given};
 use nncc_ir::{Graph, NodeId, Op, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-/// A span of the arena that is taken from step `first` to step `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bytes `low .. high` of a buffer that are taken from step `first` to step `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Segment {
+    /// The first byte.
+    pub low: usize,
+    /// The byte behind the last.
+    pub high: usize,
+    /// The step that writes them.
+    pub first: usize,
+    /// The step that reads them last.
+    pub last: usize,
+}
+
+/// A span of the arena.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buffer {
     /// Bytes.
     pub size: usize,
-    /// The step that writes first.
-    pub first: usize,
-    /// The step that reads last.
-    pub last: usize,
+    /// When which bytes are taken; at least one.
+    pub segments: Vec<Segment>,
 }
+
+impl Buffer {
+    /// The step that writes first.
+    pub fn first(&self) -> usize {
+        self.segments.iter().map(|s| s.first).min().unwrap_or(0)
+    }
+
+    /// The step that reads last.
+    pub fn last(&self) -> usize {
+        self.segments.iter().map(|s| s.last).max().unwrap_or(0)
+    }
+}
+
+/// Segments of one buffer that are kept apart; a buffer of more values is taken as a whole while any of them lives.
+const MAX_SEGMENTS: usize = 256;
 
 /// The result of sharing.
 pub struct Shared {
@@ -277,39 +303,70 @@ impl Groups {
     /// Whether no value that overlaps `[p, p + size)` of the group is read behind `step`.
     fn unused_after(&self, root: usize, p: i64, size: i64, step: usize) -> bool {
         let group = self.group(root);
-        group.last <= step
-            || group.members.iter().rev().all(|&m| self.last[m] <= step || !self.overlaps(m, root, p, size))
+        group.last <= step || group.members.iter().rev().all(|&m| self.last[m] <= step || !self.overlaps(m, p, size))
     }
 
     /// Whether `[p, p + size)` of the group, which `v` covers, holds nothing before `v` is written.
     fn unused_before(&self, root: usize, p: i64, size: i64, v: usize) -> bool {
         let members = &self.group(root).members;
-        members.iter().all(|&m| self.def[m] >= self.def[v] || !self.overlaps(m, root, p, size))
+        members.iter().all(|&m| self.def[m] >= self.def[v] || !self.overlaps(m, p, size))
     }
 
-    fn overlaps(&self, m: usize, root: usize, p: i64, size: i64) -> bool {
+    fn overlaps(&self, m: usize, p: i64, size: i64) -> bool {
+        let at = self.position(m);
+        at < p + size && p < at + self.size[m]
+    }
+
+    /// What a group takes of the arena: for each stretch of bytes the steps from the first write to the last read of the
+    /// values that are exactly it. A value and its views, or those that overwrite each other, touch in time.
+    fn buffer(&self, root: usize) -> Buffer {
+        let group = self.group(root);
+        let size = (group.high - group.low) as usize;
+        let whole = Segment { low: 0, high: size, first: group.first, last: group.last };
+        if group.members.len() > MAX_SEGMENTS {
+            return Buffer { size, segments: vec![whole] };
+        }
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut members: Vec<Segment> = group
+            .members
+            .iter()
+            .map(|&m| {
+                let low = (self.position(m) - group.low) as usize;
+                Segment { low, high: low + self.size[m] as usize, first: self.def[m], last: self.last[m] }
+            })
+            .collect();
+        members.sort_unstable();
+        for s in members {
+            match segments.last_mut() {
+                Some(t) if (t.low, t.high) == (s.low, s.high) && s.first <= t.last => t.last = t.last.max(s.last),
+                _ => segments.push(s),
+            }
+        }
+        Buffer { size, segments }
+    }
+
+    /// The position of a member relative to its root.
+    fn position(&self, m: usize) -> i64 {
         let (mut at, mut i) = (0, m);
         while self.parent[i].0 != i {
             at += self.parent[i].1;
             i = self.parent[i].0;
         }
-        debug_assert_eq!(i, root);
-        at < p + size && p < at + self.size[m]
+        at
     }
 
     fn finish(mut self, values: Vec<ValueId>, elided: FxHashSet<NodeId>) -> Shared {
-        let mut buffers = Vec::new();
+        let mut buffers: Vec<Buffer> = Vec::new();
         let mut number: FxHashMap<usize, usize> = FxHashMap::default();
         let homes = (0..values.len())
             .map(|i| {
                 let (root, p) = self.find(i);
-                let group = self.group(root);
+                let group = self.group[root].as_ref().expect("a root");
                 let home = match group.bound {
                     Some((bound, start)) => Home::Bound(bound, (p - start) as usize),
                     None => {
                         let b = *number.entry(root).or_insert_with(|| {
-                            let size = (group.high - group.low) as usize;
-                            buffers.push(Buffer { size, first: group.first, last: group.last });
+                            buffers.push(self.buffer(root));
                             buffers.len() - 1
                         });
                         Home::Buffer(b, (p - group.low) as usize)
