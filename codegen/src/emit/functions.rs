@@ -7,9 +7,10 @@
 //! | [native](super::native) | instructions CLIF cannot say, as encoded bytes |
 //! | the rest | internal |
 
+use super::EmitError;
 use super::abi::{C, ENTRIES, Entry};
 use cranelift_codegen::ir::{AbiParam, Signature, Type, types::I32, types::I64};
-use cranelift_module::{FuncId, Linkage, Module, ModuleResult};
+use cranelift_module::{FuncId, Linkage, Module};
 use rustc_hash::FxHashMap;
 
 /// Every function that emitted code calls or defines.
@@ -159,13 +160,13 @@ pub struct Functions {
 
 impl Functions {
     /// Declares what a library has. `typed` is the parameter count of the typed convenience function, if there is one.
-    pub fn declare(module: &mut dyn Module, freestanding: bool, typed: Option<usize>) -> ModuleResult<Functions> {
+    pub fn declare(module: &mut dyn Module, freestanding: bool, typed: Option<usize>) -> Result<Functions, EmitError> {
         let mut ids = FxHashMap::default();
         let mut add = |module: &mut dyn Module, fun, name: &str, linkage, params: &[Type], ret| {
             let signature = signature(module, params, ret);
             let id = module.declare_function(name, linkage, &signature)?;
             ids.insert(fun, (id, signature));
-            ModuleResult::Ok(())
+            Ok::<(), EmitError>(())
         };
         if !freestanding {
             for ((fun, name), (params, ret)) in IMPORTS.into_iter().zip(IMPORT_TYPES) {

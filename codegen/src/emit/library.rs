@@ -79,6 +79,11 @@ pub fn lay_out(blocks: impl Iterator<Item = (usize, usize)>) -> (Vec<usize>, usi
     (offsets, end)
 }
 
+/// Where each constant lies in the weights; and their size.
+pub fn lay_out_consts(program: &Program) -> (Vec<usize>, usize) {
+    lay_out(program.consts.iter().map(|c| (c.data.len(), c.align)))
+}
+
 /// Whether the model gets a typed convenience function: its parameter list must stay readable.
 pub fn typed_parameters(set: &ShapeSet, freestanding: bool) -> Option<usize> {
     let count = set.inputs.len() + set.outputs.len();
@@ -113,7 +118,7 @@ pub fn build(
     if kernel_bytes > i32::MAX as usize {
         return Err(EmitError::TooLarge { what: "machine code", bytes: kernel_bytes as u64, limit: i32::MAX as u64 });
     }
-    let (const_offsets, weight_bytes) = lay_out(program.consts.iter().map(|c| (c.data.len(), c.align)));
+    let (const_offsets, weight_bytes) = lay_out_consts(program);
     define_kernels(module, &functions, code, &kernel_offsets, kernel_bytes)?;
 
     let mut info = Info {

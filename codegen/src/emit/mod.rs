@@ -16,17 +16,21 @@
 //! with the file: loading touches none of them. [`abi`] declares what a caller sees.
 
 pub mod abi;
+mod archive;
 mod clif;
 mod entry;
 mod functions;
 pub mod header;
+mod jit;
 mod library;
 mod link;
 mod native;
 mod object;
 mod tables;
 
+pub use archive::emit_archive;
 pub use header::header;
+pub use jit::{JitLibrary, jit};
 pub use link::emit_shared;
 pub use object::emit_object;
 
@@ -62,6 +66,18 @@ pub struct Emitted {
     pub workspace_bytes: u64,
 }
 
+impl Emitted {
+    fn new(prefix: String, program: &Program, library: &library::Library) -> Emitted {
+        Emitted {
+            prefix,
+            code_bytes: library.code_bytes,
+            weight_bytes: library.weight_bytes,
+            stack_bytes: library.stack_bytes.iter().copied().max().unwrap_or(0),
+            workspace_bytes: library::workspace_bytes(program, 1),
+        }
+    }
+}
+
 /// Why a library was not emitted.
 #[derive(Debug, thiserror::Error)]
 pub enum EmitError {
@@ -92,6 +108,14 @@ pub enum EmitError {
     /// The prefix is not a C identifier.
     #[error("prefix {0:?} is not a C identifier")]
     Prefix(String),
+    /// Code of another architecture cannot run here.
+    #[error("the program is for {target}, but this machine is {host}: it cannot run in memory here")]
+    NotHost {
+        /// The program's target.
+        target: String,
+        /// This machine.
+        host: String,
+    },
     /// Cranelift or the linker failed: a bug in nncc.
     #[error("internal error: {stage}: {what}")]
     Internal {

@@ -59,13 +59,7 @@ pub fn parts(
         alias(&mut product, library.functions.id(Fun::TypedRun), format!("{prefix}_run"));
     }
     name_kernels(&mut product, program, code, &library);
-    let emitted = Emitted {
-        prefix,
-        code_bytes: library.code_bytes,
-        weight_bytes: library.weight_bytes,
-        workspace_bytes: library::workspace_bytes(program, 1),
-        stack_bytes: library.stack_bytes.iter().copied().max().unwrap_or(0),
-    };
+    let emitted = Emitted::new(prefix, program, &library);
     let weights = product.data_symbol(library.weights_id);
     Ok(Parts { object: product.object, weights, library, emitted })
 }

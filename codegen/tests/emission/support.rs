@@ -11,7 +11,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use nncc_codegen::backend::MachineCode;
 use nncc_codegen::kir;
 use nncc_codegen::program::*;
-use nncc_codegen::target::{Level, Target};
+use nncc_codegen::target::Target;
 use nncc_ir::{DType, Layout};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -219,9 +219,4 @@ pub fn run(command: &mut Command) -> String {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
     stdout.into_owned()
-}
-
-/// The lowest level of a list of targets.
-pub fn lowest(targets: &[Target]) -> Level {
-    targets[0].level
 }
