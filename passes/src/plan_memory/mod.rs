@@ -123,9 +123,7 @@ pub fn plan_memory(g: &Graph, cx: &mut PassCx) -> Result<MemoryPlan, PassError> 
         }
     }
     let plan = best.expect("the first attempt is always taken");
-    if cx.options.verify {
-        check::check(g, &plan).map_err(PassError::BadPlan)?;
-    }
+    check::check(g, &plan).map_err(PassError::BadPlan)?;
     let time = start.elapsed();
     let nodes = g.node_count();
     cx.reports.push(crate::pass::PassReport {

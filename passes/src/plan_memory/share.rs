@@ -164,7 +164,12 @@ pub fn share(g: &Graph, order: &[NodeId], concat_in_place: bool) -> Shared {
             continue;
         }
         let v = index[&ValueId { node: n, out: 0 }];
-        if let Some(x) = in_place(g, n).into_iter().map(|x| index[&x]).find(|x| groups.may_overwrite(*x, v, step)) {
+        let candidates: Vec<usize> = in_place(g, n).iter().map(|x| index[x]).collect();
+        let operands: Vec<usize> = g.operands(n).iter().flatten().map(|x| index[x]).collect();
+        let fits = |x: &usize, groups: &mut Groups| {
+            groups.may_overwrite(*x, v, step) && groups.read_alike(*x, &operands, &candidates)
+        };
+        if let Some(x) = candidates.iter().copied().find(|x| fits(x, &mut groups)) {
             groups.join(x, v, 0);
         }
     }
@@ -298,6 +303,16 @@ impl Groups {
             (false, false) => false,
         };
         pays && self.unused_after(rx, px, self.size[x], step) && self.unused_before(rv, pv, self.size[v], v)
+    }
+
+    /// Whether every operand that shares bytes with `x` is read as `x` is: at the element that is written, from the same
+    /// byte. A slice of `x` that is broadcast, or a view that a root reads at large, would be overwritten too early.
+    fn read_alike(&mut self, x: usize, operands: &[usize], candidates: &[usize]) -> bool {
+        operands.iter().all(|&w| match self.distance(x, w) {
+            None => true,
+            Some(0) => candidates.contains(&w) || self.size[w] == 0,
+            Some(d) => d >= self.size[x] || d + self.size[w] <= 0,
+        })
     }
 
     /// Whether no value that overlaps `[p, p + size)` of the group is read behind `step`.
