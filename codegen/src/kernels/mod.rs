@@ -10,6 +10,7 @@ pub mod fold;
 pub mod map;
 pub mod matmul;
 pub mod pointwise;
+pub mod pool;
 pub mod resample;
 pub mod scan;
 pub mod window;

@@ -37,6 +37,7 @@ mod fused;
 mod matmul;
 pub mod norm;
 pub mod placement;
+mod pool;
 pub mod pools;
 pub mod reduce;
 pub mod resize;
@@ -170,6 +171,9 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::ConvTranspose(op) => conv::lower_transpose(op, fused::Behind::default(), cx),
         Op::MatMul(_) => matmul::lower(fused::Behind::default(), cx),
         Op::Gemm(op) => matmul::lower_gemm(op, fused::Behind::default(), cx),
+        Op::MaxPool(op) => pool::lower_max(op, cx),
+        Op::AveragePool(op) => pool::lower_average(op, cx),
+        Op::LpPool(op) => pool::lower_lp(op, cx),
         Op::Fused(op) if op.root.is_some() => fused::lower(op, cx),
         Op::Reduce(op) => reduce::lower(op, cx),
         Op::ArgReduce(op) => scan::lower_arg(op, cx),

@@ -1,0 +1,448 @@
+//! Pooling over sliding windows.
+//!
+//! [`Blocked`] serves f32 in channel blocks: a vector is channels, a tile is pixels of a row, rows of taps are clipped to the
+//! input, tiles at the border are code of their own ([`window`](super::window)). Each input vector is loaded once and joins
+//! every window of the tile that it belongs to.
+//!
+//! ```text
+//! task (image, block of channels, chunk of rows)
+//!   for vector of the block, row, tile:   acc[px] = start;  for kd, kh, kw:  acc[px] = join(acc[px], x[px * stride + kw])
+//!   y[px] = finish(acc[px])               max: itself     mean: acc / taps counted     norm: a root
+//! ```
+//!
+//! [`Generic`] serves every dtype and layout, any number of axes, and indices, one element at a time.
+//!
+//! A mean's divisors are one number where all windows count alike, else a table with one number an output pixel, made while
+//! compiling. Operands: x, the table if there is one, y, the indices if they are wanted.
+
+use super::conv::generic::element;
+use super::isa_name;
+use super::pointwise::elem_of;
+use super::window::{Axis, Run, TapGroup, div_rem};
+use crate::kir::{ArgDecl, Builder, Elem, FloatCc, I64, Index, IntCc, Kernel, Type, Value};
+use crate::target::Target;
+use nncc_ir::{BLOCK, DType, Layout, padded_channels};
+
+/// What is computed of a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// The largest element; NaN if one is NaN.
+    Max,
+    /// The mean with this divisor, or with those of a table.
+    Mean(Option<f64>),
+    /// The root of the sum of powers, of the order `2^k`: `k` squarings and roots.
+    Norm(u32),
+}
+
+impl Kind {
+    fn has_table(self) -> bool {
+        self == Kind::Mean(None)
+    }
+
+    fn start(self, b: &mut Builder, ty: Type) -> Value {
+        if self == Kind::Max { b.float(ty, f64::NEG_INFINITY) } else { b.zero(ty) }
+    }
+
+    /// A further float element.
+    fn join(self, b: &mut Builder, acc: Value, x: Value) -> Value {
+        match self {
+            Kind::Max => b.fmax(acc, x),
+            Kind::Mean(_) => b.add(acc, x),
+            Kind::Norm(squarings) => {
+                let mut power = b.abs(x);
+                for _ in 0..squarings {
+                    power = b.mul(power, power);
+                }
+                b.add(acc, power)
+            }
+        }
+    }
+
+    /// The result; `table` is the address of the pixel's divisor.
+    fn finish(self, b: &mut Builder, acc: Value, table: Option<crate::kir::Addr>) -> Value {
+        let ty = b.ty(acc);
+        match (self, table) {
+            (Kind::Mean(Some(divisor)), _) => {
+                let divisor = b.float(ty, divisor);
+                b.div(acc, divisor)
+            }
+            (Kind::Mean(None), Some(at)) => {
+                let divisor = b.load_splat(ty, at);
+                b.div(acc, divisor)
+            }
+            (Kind::Norm(roots), _) => (0..roots).fold(acc, |acc, _| b.sqrt(acc)),
+            _ => acc,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Max => "max_pool",
+            Kind::Mean(_) => "average_pool",
+            Kind::Norm(_) => "lp_pool",
+        }
+    }
+}
+
+/// A pooling of f32 in channel blocks.
+#[derive(Clone, Debug)]
+pub struct Blocked<'a> {
+    /// Compiled for.
+    pub target: &'a Target,
+    /// Of each window.
+    pub kind: Kind,
+    /// Images.
+    pub batch: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Depth, height, width.
+    pub axes: [Axis; 3],
+}
+
+/// The most joins that stand one behind the other for a group of taps.
+const UNROLL: usize = 64;
+
+impl Blocked<'_> {
+    /// Pixels of a tile: what registers hold besides an input and the temporaries of a maximum, and fewer when windows are wide.
+    fn pixels(&self) -> usize {
+        let free = self.target.vector_regs - 6;
+        let taps = self.axes[2].taps.max(1);
+        free.min(14).min((UNROLL / taps).max(4)).min(self.axes[2].outputs.max(1))
+    }
+
+    fn row_count(&self) -> usize {
+        self.axes[0].outputs * self.axes[1].outputs
+    }
+
+    /// Rows of one task: enough of them for some 16 thousand joins of a vector, not so many that threads have nothing to do.
+    fn rows(&self) -> usize {
+        let a_row = (self.axes.iter().map(|a| a.taps).product::<usize>() * self.axes[2].outputs * BLOCK).max(1);
+        let wanted = 32usize.div_ceil((self.batch * self.channels.div_ceil(BLOCK)).max(1));
+        let rows = self.row_count();
+        rows.div_ceil(wanted).max((1usize << 14).div_ceil(a_row)).min(rows).max(1)
+    }
+
+    fn chunks(&self) -> usize {
+        self.row_count().div_ceil(self.rows())
+    }
+
+    fn blocks(&self) -> usize {
+        self.channels.div_ceil(BLOCK)
+    }
+
+    /// How many tasks the kernel has.
+    pub fn tasks(&self) -> usize {
+        let empty = self.axes.iter().any(|a| a.outputs == 0);
+        if empty { 0 } else { self.batch * self.blocks() * self.chunks() }
+    }
+
+    /// Is the code of all tiles small enough? Else the generic template serves.
+    pub fn is_small(&self) -> bool {
+        let body = |run: &Run| run.taps.iter().map(|g| (g.taps.len() * g.pixels.len()).min(UNROLL)).sum::<usize>();
+        // A maximum that keeps NaNs is about six instructions of six bytes.
+        let bytes = self.axes[2].runs(self.pixels()).iter().map(body).sum::<usize>() * 36 * 2;
+        bytes <= 24 * 1024 && self.axes[2].inputs.max(self.axes[2].outputs) * BLOCK * 4 < 1 << 30
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> Kernel {
+        let mut args = vec![ArgDecl::read("x", 4)];
+        if self.kind.has_table() {
+            args.push(ArgDecl::read("divisors", 4));
+        }
+        args.push(ArgDecl::write("y", 4));
+        let name = format!("f32_{}__{}_1x{}", self.kind.name(), isa_name(self.target), self.pixels());
+        let mut b = Builder::new(name, args);
+        b.tasks(|b, task| {
+            let (rest, chunk) = div_rem(b, task, self.chunks());
+            let (image, block) = div_rem(b, rest, self.blocks());
+            let full = self.channels / BLOCK;
+            let edge = padded_channels(self.channels) - full * BLOCK;
+            match (full, edge) {
+                (_, 0 | BLOCK) => self.block(b, image, block, chunk, BLOCK),
+                (0, edge) => self.block(b, image, block, chunk, edge),
+                (full, edge) => {
+                    let bound = b.i64(full as i64);
+                    let is_full = b.icmp(IntCc::LtS, block, bound);
+                    b.if_(
+                        is_full,
+                        |b| {
+                            self.block(b, image, block, chunk, BLOCK);
+                            Vec::new()
+                        },
+                        |b| {
+                            self.block(b, image, block, chunk, edge);
+                            Vec::new()
+                        },
+                    );
+                }
+            }
+        });
+        b.finish()
+    }
+
+    /// The rows of a task in a block of `width` channels.
+    fn block(&self, b: &mut Builder, image: Value, block: Value, chunk: Value, width: usize) {
+        let [depth, height, row] = &self.axes;
+        let padded = padded_channels(self.channels);
+        let base = |b: &mut Builder, arg: usize, plane: usize| {
+            let p = b.ptr(b.arg(arg).at(0).idx(image, (padded * plane * 4).max(1)));
+            b.ptr(p.at(0).idx(block, (BLOCK * plane * 4).max(1)))
+        };
+        let x = base(b, 0, self.axes.iter().map(|a| a.inputs).product());
+        let y = base(b, 1 + usize::from(self.kind.has_table()), self.axes.iter().map(|a| a.outputs).product());
+        let lo = b.mul_imm(chunk, self.rows() as i64);
+        let hi = b.add_imm(lo, self.rows() as i64);
+        let all = b.i64(self.row_count() as i64);
+        let hi = b.min_s(hi, all);
+        let lanes = self.target.lanes(Elem::F32).min(width);
+        let pitch = width * 4;
+        b.for_(lo, hi, 1, |b, r| {
+            let (od, oh) = div_rem(b, r, height.outputs);
+            let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
+            let start = |b: &mut Builder, axis: &Axis, o: Value| {
+                let i = b.mul_imm(o, axis.stride as i64);
+                b.add_imm(i, axis.first)
+            };
+            let id = start(b, depth, od);
+            let ih = start(b, height, oh);
+            let line = b.mul_imm(id, height.inputs as i64);
+            let line = b.add(line, ih);
+            let x = b.ptr(x.at(0).idx(line, (row.inputs * pitch).max(1)));
+            let first_pixel = b.mul_imm(r, row.outputs as i64);
+            b.for_(0, width, lanes as i64, |b, lane| {
+                let (x, y) = (b.ptr(x.at(0).idx(lane, 4)), b.ptr(y.at(0).idx(lane, 4)));
+                for run in row.runs(self.pixels()) {
+                    b.for_(0, run.count, 1, |b, i| {
+                        let first = b.mul_imm(i, run.width as i64);
+                        let first = b.add_imm(first, run.start as i64);
+                        let column = b.mul_imm(first, row.stride as i64);
+                        let column = b.add_imm(column, row.first);
+                        let x = b.ptr(x.at(0).idx(column, pitch));
+                        let sums = self.tile(b, Type::of(Elem::F32, lanes), pitch, x, bounds, &run);
+                        let pixel = b.add(first_pixel, first);
+                        let y = b.ptr(y.at(0).idx(pixel, pitch));
+                        for (px, &sum) in sums.iter().enumerate() {
+                            let table = b.arg(1).at(px as i64 * 4).idx(pixel, 4);
+                            let result = self.kind.finish(b, sum, self.kind.has_table().then_some(table));
+                            b.store(y.at((px * pitch) as i64), result);
+                        }
+                    });
+                }
+            });
+        });
+    }
+
+    /// The windows of one tile.
+    fn tile(
+        &self,
+        b: &mut Builder,
+        ty: Type,
+        pitch: usize,
+        x: Value,
+        [(d0, d1), (h0, h1)]: [(Index, Index); 2],
+        run: &Run,
+    ) -> Vec<Value> {
+        let [depth, height, row] = &self.axes;
+        let start = self.kind.start(b, ty);
+        let line = row.inputs * pitch;
+        b.loop_(d0, d1, 1, &vec![start; run.width], |b, kd, sums| {
+            let x = b.ptr(x.at(0).idx(kd, (depth.dilation * height.inputs * line).max(1)));
+            b.loop_(h0, h1, 1, sums, |b, kh, sums| {
+                let x = b.ptr(x.at(0).idx(kh, (height.dilation * line).max(1)));
+                let mut sums = sums.to_vec();
+                let (long, short): (Vec<_>, Vec<_>) =
+                    run.taps.iter().partition(|g| g.taps.len() * g.pixels.len() > UNROLL);
+                self.unrolled(b, ty, pitch, x, &short, &mut sums);
+                for group in long {
+                    sums = b.loop_(group.taps.start, group.taps.end, 1, &sums, |b, tap, sums| {
+                        let x = b.ptr(x.at(0).idx(tap, row.dilation * pitch));
+                        let mut sums = sums.to_vec();
+                        for px in group.pixels.clone() {
+                            let v = b.load(ty, x.at((px * row.stride * pitch) as i64));
+                            sums[px] = self.kind.join(b, sums[px], v);
+                        }
+                        sums
+                    });
+                }
+                sums
+            })
+        })
+    }
+
+    /// Taps one behind the other, in the order of the inputs, so that each is loaded once.
+    fn unrolled(&self, b: &mut Builder, ty: Type, pitch: usize, x: Value, groups: &[&TapGroup], sums: &mut [Value]) {
+        let row = &self.axes[2];
+        let mut uses: Vec<(usize, usize)> = Vec::new();
+        for group in groups {
+            for tap in group.taps.clone() {
+                uses.extend(group.pixels.clone().map(|px| (px * row.stride + tap * row.dilation, px)));
+            }
+        }
+        uses.sort_unstable();
+        let mut loaded: Option<(usize, Value)> = None;
+        for (column, px) in uses {
+            let v = match loaded {
+                Some((at, v)) if at == column => v,
+                _ => b.load(ty, x.at((column * pitch) as i64)),
+            };
+            loaded = Some((column, v));
+            sums[px] = self.kind.join(b, sums[px], v);
+        }
+    }
+}
+
+/// A pooling of any dtype, layout and number of axes.
+#[derive(Clone, Debug)]
+pub struct Generic {
+    /// Of x and y.
+    pub dtype: DType,
+    /// Of each window.
+    pub kind: Kind,
+    /// Images.
+    pub batch: usize,
+    /// Channels.
+    pub channels: usize,
+    /// The spatial axes.
+    pub axes: Vec<Axis>,
+    /// How x, y and the indices are stored.
+    pub layouts: [Layout; 3],
+    /// Whether the indices of maxima are wanted, and then whether with the first spatial axis fastest.
+    pub indices: Option<bool>,
+}
+
+impl Generic {
+    /// How many tasks the kernel has.
+    pub fn tasks(&self) -> usize {
+        if self.axes.iter().any(|a| a.outputs == 0) { 0 } else { self.batch * self.channels }
+    }
+
+    fn plane(&self) -> usize {
+        self.axes.iter().map(|a| a.inputs).product()
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> Kernel {
+        let elem = elem_of(self.dtype);
+        let (ty, size) = (Type::Scalar(elem), elem.bytes());
+        let mut args = vec![ArgDecl::read("x", size as u32)];
+        if self.kind.has_table() {
+            args.push(ArgDecl::read("divisors", size as u32));
+        }
+        let y_arg = args.len();
+        args.push(ArgDecl::write("y", size as u32));
+        if self.indices.is_some() {
+            args.push(ArgDecl::write("indices", 8));
+        }
+        let mut b = Builder::new(format!("{}_{}_any", self.dtype, self.kind.name()), args);
+        let outputs: usize = self.axes.iter().map(|a| a.outputs).product();
+        b.tasks(|b, task| {
+            let (image, channel) = div_rem(b, task, self.channels);
+            b.for_(0, outputs, 1, |b, pixel| {
+                let mut position = vec![pixel; self.axes.len()];
+                let mut rest = pixel;
+                for (i, axis) in self.axes.iter().enumerate().rev() {
+                    let (outer, o) = div_rem(b, rest, axis.outputs);
+                    position[i] = o;
+                    rest = outer;
+                }
+                let start = if elem.is_float() { self.kind.start(b, ty) } else { self.lowest(b, ty) };
+                let none = b.i64(-1);
+                let zero = b.i64(0);
+                let [best, place] = self.axis(b, &position, 0, [image, channel, zero], [start, none]);
+                let table = b.arg(1).at(0).idx(pixel, size);
+                let result = self.kind.finish(b, best, self.kind.has_table().then_some(table));
+                let at = element(b, self.layouts[1], self.channels, outputs, [image, channel, pixel]);
+                b.store(b.arg(y_arg).at(0).idx(at, size), result);
+                if let Some(first_fastest) = self.indices {
+                    let index = self.index(b, task, place, first_fastest);
+                    let at = element(b, self.layouts[2], self.channels, outputs, [image, channel, pixel]);
+                    b.store(b.arg(y_arg + 1).at(0).idx(at, 8), index);
+                }
+            });
+        });
+        b.finish()
+    }
+
+    fn unsigned(&self) -> bool {
+        self.dtype.is_int() && !self.dtype.is_signed_int()
+    }
+
+    /// The smallest integer.
+    fn lowest(&self, b: &mut Builder, ty: Type) -> Value {
+        let bits = elem_of(self.dtype).bits();
+        if self.unsigned() { b.zero(ty) } else { b.int(ty, i64::MIN >> (64 - bits)) }
+    }
+
+    /// The taps of one axis and all inner ones; `walk` is image, channel and the input pixel so far.
+    fn axis(
+        &self,
+        b: &mut Builder,
+        position: &[Value],
+        axis: usize,
+        walk: [Value; 3],
+        state: [Value; 2],
+    ) -> [Value; 2] {
+        let Some(a) = self.axes.get(axis) else {
+            let elem = elem_of(self.dtype);
+            let at = element(b, self.layouts[0], self.channels, self.plane(), walk);
+            let v = b.load(Type::Scalar(elem), b.arg(0).at(0).idx(at, elem.bytes()));
+            return self.join(b, state, v, walk[2]);
+        };
+        let (lo, hi) = a.tap_bounds(b, position[axis]);
+        let first = b.mul_imm(position[axis], a.stride as i64);
+        let first = b.add_imm(first, a.first);
+        let state = b.loop_(lo, hi, 1, &state, |b, k, state| {
+            let along = b.mul_imm(k, a.dilation as i64);
+            let input = b.add(first, along);
+            let pixel = b.mul_imm(walk[2], a.inputs as i64);
+            let pixel = b.add(pixel, input);
+            self.axis(b, position, axis + 1, [walk[0], walk[1], pixel], [state[0], state[1]]).to_vec()
+        });
+        [state[0], state[1]]
+    }
+
+    fn join(&self, b: &mut Builder, [best, place]: [Value; 2], v: Value, pixel: Value) -> [Value; 2] {
+        if self.kind != Kind::Max {
+            return [self.kind.join(b, best, v), place];
+        }
+        // The first of the largest, a NaN before everything; the first element whatever it is.
+        let zero = b.i64(0);
+        let first = b.icmp(IntCc::LtS, place, zero);
+        let larger = if self.dtype.is_float() {
+            let larger = b.fcmp(FloatCc::Gt, v, best);
+            let is_nan = b.is_nan(v);
+            let was_number = b.fcmp(FloatCc::Ordered, best, best);
+            let larger = b.or(larger, is_nan);
+            b.and(larger, was_number)
+        } else {
+            b.icmp(if self.unsigned() { IntCc::GtU } else { IntCc::GtS }, v, best)
+        };
+        let take = b.or(first, larger);
+        [b.select(take, v, best), b.select(take, pixel, place)]
+    }
+
+    /// The index in the flattened input of a place in the plane, -1 for none.
+    fn index(&self, b: &mut Builder, plane_number: Value, place: Value, first_fastest: bool) -> Value {
+        debug_assert_eq!(b.ty(place), I64);
+        let zero = b.i64(0);
+        let is_none = b.icmp(IntCc::LtS, place, zero);
+        let mut in_plane = place;
+        if first_fastest {
+            let safe = b.max_s(place, zero);
+            let (mut rest, mut stride) = (safe, self.plane());
+            in_plane = zero;
+            for a in self.axes.iter().rev() {
+                stride /= a.inputs.max(1);
+                let (outer, i) = div_rem(b, rest, a.inputs.max(1));
+                let part = b.mul_imm(i, stride as i64);
+                in_plane = b.add(in_plane, part);
+                rest = outer;
+            }
+        }
+        let base = b.mul_imm(plane_number, self.plane() as i64);
+        let index = b.add(base, in_plane);
+        let none = b.i64(-1);
+        b.select(is_none, none, index)
+    }
+}

@@ -1,0 +1,218 @@
+//! Pooling: f32 in channel blocks by the blocked template, everything else and indices by the generic one.
+
+use super::cx::Call;
+use super::{LowerCx, LowerError};
+use crate::kernels::pool::{Blocked, Generic, Kind};
+use crate::kernels::window::Axis;
+use nncc_ir::ops::pool::{AveragePool, LpPool, MaxPool};
+use nncc_ir::ops::window::Window;
+use nncc_ir::{DType, Layout, Tensor};
+
+/// Lowers a maximum.
+pub(super) fn lower_max(op: &MaxPool, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    lower(op.window(), Kind::Max, None, op.indices.then_some(op.storage_order == 1), cx)
+}
+
+/// Lowers a mean.
+pub(super) fn lower_average(op: &AveragePool, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let (x, y) = (cx.input(0)?, cx.output(0));
+    // A window without any tap inside sums to 0, and 0 / 1 is the result that it has by definition.
+    let divisors: Vec<f64> = op.divisors(&x.dims[2..], &y.dims[2..]).iter().map(|&d| d.max(1) as f64).collect();
+    match divisors.first() {
+        Some(&first) if divisors.iter().any(|&d| d != first) => {
+            let table = Tensor::from_f64(y.dtype, &[divisors.len()], &divisors);
+            lower(op.window(), Kind::Mean(None), Some(table), None, cx)
+        }
+        first => lower(op.window(), Kind::Mean(Some(first.copied().unwrap_or(1.0))), None, None, cx),
+    }
+}
+
+/// Lowers a norm.
+pub(super) fn lower_lp(op: &LpPool, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    if !op.p.is_power_of_two() {
+        return Err(cx.unsupported(format!("p = {}; nncc compiles powers of two", op.p)));
+    }
+    lower(op.window(), Kind::Norm(op.p.trailing_zeros()), None, None, cx)
+}
+
+fn lower(
+    window: Window<'_>,
+    kind: Kind,
+    table: Option<Tensor>,
+    indices: Option<bool>,
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<(), LowerError> {
+    let (x, y) = (cx.input(0)?, cx.output(0));
+    if y.elems() == 0 {
+        return Ok(());
+    }
+    let spatial = x.rank() - 2;
+    let axes: Vec<Axis> = (0..spatial)
+        .map(|i| {
+            let (input, output, kernel) = (x.dims[i + 2], y.dims[i + 2], window.kernel[i]);
+            Axis::sliding(input, output, kernel, window.strides[i], window.dilations[i], window.begin(i))
+        })
+        .collect();
+    let mut args = vec![cx.arg(&x)?];
+    args.extend(table.map(|t| cx.constant(t.to_bytes())));
+    args.push(cx.arg(&y)?);
+    let (batch, channels) = (x.dims[0], x.dims[1]);
+    let is_blocked = x.layout == Layout::Blocked && y.layout == Layout::Blocked && x.dtype == DType::F32;
+    if is_blocked && indices.is_none() && spatial <= 3 {
+        let three = std::array::from_fn(|i| (i + spatial).checked_sub(3).map_or(Axis::UNIT, |i| axes[i].clone()));
+        let blocked = Blocked { target: cx.target(), kind, batch, channels, axes: three };
+        if blocked.is_small() {
+            let kernel = cx.kernel(blocked.kernel());
+            cx.step(Call::new(kernel, &args, blocked.tasks()));
+            return Ok(());
+        }
+    }
+    let mut layouts = [x.layout, y.layout, Layout::RowMajor];
+    if indices.is_some() {
+        let places = cx.output(1);
+        layouts[2] = places.layout;
+        args.push(cx.arg(&places)?);
+    }
+    let generic = Generic { dtype: x.dtype, kind, batch, channels, axes, layouts, indices };
+    let kernel = cx.kernel(generic.kernel());
+    cx.step(Call::new(kernel, &args, generic.tasks()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Tolerance, check, numbers, tensor};
+    use nncc_ir::ops::pool::{AveragePool, LpPool, MaxPool};
+    use nncc_ir::{DType, Graph, Layout, Op, Origin, Tensor};
+    use proptest::prelude::*;
+
+    /// The window of one axis: input, kernel, stride, dilation, begin, end.
+    type AxisOf = (usize, usize, usize, usize, usize, usize);
+
+    #[derive(Clone, Debug)]
+    struct Problem {
+        batch: usize,
+        channels: usize,
+        axes: Vec<AxisOf>,
+        ceil: bool,
+        layouts: [Layout; 2],
+    }
+
+    impl Problem {
+        fn of(&self, f: fn(&AxisOf) -> usize) -> Vec<usize> {
+            self.axes.iter().map(f).collect()
+        }
+
+        fn pads(&self) -> Vec<usize> {
+            let mut pads = self.of(|a| a.4);
+            pads.extend(self.of(|a| a.5));
+            pads
+        }
+
+        fn max(&self, indices: bool, storage_order: usize) -> Op {
+            let (kernel, strides, dilations) = (self.of(|a| a.1), self.of(|a| a.2), self.of(|a| a.3));
+            MaxPool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil, indices, storage_order }
+                .into()
+        }
+
+        fn average(&self, count_include_pad: bool) -> Op {
+            let (kernel, strides, dilations) = (self.of(|a| a.1), self.of(|a| a.2), self.of(|a| a.3));
+            AveragePool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil, count_include_pad }
+                .into()
+        }
+
+        fn lp(&self, p: usize) -> Op {
+            let (kernel, strides, dilations) = (self.of(|a| a.1), self.of(|a| a.2), self.of(|a| a.3));
+            LpPool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil, p }.into()
+        }
+
+        fn dims(&self) -> Vec<usize> {
+            [self.batch, self.channels].into_iter().chain(self.of(|a| a.0)).collect()
+        }
+
+        /// False when the windows do not fit the input.
+        fn check(&self, op: Op, x: &Tensor, tolerance: &Tolerance) -> bool {
+            let mut g = Graph::new("pool");
+            let v = g.add_input("x", x.ty());
+            g.set_layout(v, self.layouts[0]);
+            let Ok(node) = g.add(op, &[Some(v)], Origin::named("pool"), &["y"]) else { return false };
+            for (i, out) in g.results(node).enumerate() {
+                g.set_layout(out, if i == 0 { self.layouts[1] } else { Layout::RowMajor });
+                g.add_output(&format!("out{i}"), out);
+            }
+            check(&g, std::slice::from_ref(x), tolerance);
+            true
+        }
+    }
+
+    fn problem() -> impl Strategy<Value = Problem> {
+        let axis = (1usize..12, 1usize..5, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
+        let layout = || prop_oneof![3 => Just(Layout::Blocked), 1 => Just(Layout::RowMajor)];
+        let channels = prop_oneof![Just(1usize), Just(8), Just(17), Just(24), Just(32)];
+        (1usize..3, channels, prop::collection::vec(axis, 1..4), any::<bool>(), layout(), layout()).prop_map(
+            |(batch, channels, mut axes, ceil, from, to)| {
+                if axes.len() == 3 {
+                    axes[0].0 = axes[0].0.min(4);
+                }
+                Problem { batch, channels, axes, ceil, layouts: [from, to] }
+            },
+        )
+    }
+
+    /// A sum of at most 4^3 numbers below 1, a division, roots: a few roundings of numbers below 64.
+    const SUMS: Tolerance = Tolerance::Relative { rel: 4e-6, abs: 4e-6 };
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn windows_agree(p in problem(), include in any::<bool>(), norm in 0u32..3) {
+            let x = tensor(1, &p.dims());
+            prop_assume!(p.check(p.max(false, 0), &x, &Tolerance::Relative { rel: 0.0, abs: 0.0 }));
+            p.check(p.average(include), &x, &SUMS);
+            p.check(p.lp(1 << norm), &x, &SUMS);
+        }
+
+        #[test]
+        fn indices_agree(p in problem(), order in 0usize..2, wide in any::<bool>()) {
+            let count = p.dims().iter().product();
+            let coarse: Vec<f64> = numbers(2, count).iter().map(|&v| f64::from(v * 3.0).round()).collect();
+            let dtype = if wide { DType::I64 } else { DType::U8 };
+            for t in [Tensor::from_f64(DType::F32, &p.dims(), &coarse), Tensor::from_f64(dtype, &p.dims(), &coarse)] {
+                p.check(p.max(true, order), &t, &Tolerance::Relative { rel: 0.0, abs: 0.0 });
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_pass_through() {
+        let p = Problem {
+            batch: 1,
+            channels: 16,
+            axes: vec![(6, 3, 1, 1, 1, 1), (7, 3, 2, 1, 1, 1)],
+            ceil: false,
+            layouts: [Layout::Blocked; 2],
+        };
+        let mut v = numbers(3, p.dims().iter().product());
+        for (i, special) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().cycle().take(60).enumerate() {
+            v[i * 11] = special;
+        }
+        let x = Tensor::f32(&p.dims(), v);
+        assert!(p.check(p.max(false, 0), &x, &Tolerance::Relative { rel: 0.0, abs: 0.0 }));
+        assert!(p.check(p.max(true, 0), &x, &Tolerance::Relative { rel: 0.0, abs: 0.0 }));
+    }
+
+    #[test]
+    fn wide_windows_are_loops() {
+        let p = Problem {
+            batch: 1,
+            channels: 8,
+            axes: vec![(20, 20, 1, 1, 0, 0), (29, 27, 1, 1, 1, 0)],
+            ceil: false,
+            layouts: [Layout::Blocked; 2],
+        };
+        let x = tensor(5, &p.dims());
+        // 540 numbers below 1.
+        assert!(p.check(p.average(true), &x, &Tolerance::Relative { rel: 1e-5, abs: 3e-5 }));
+    }
+}
