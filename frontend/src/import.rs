@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A problem with one node poisons what depends on it and the walk goes on, so that one report has every problem.
-//! What a small file can expand to is bounded: nodes by [`NODES`], nesting by [`DEPTH`].
+//! What a small file can expand to is bounded: nodes by `NODES`, nesting by `DEPTH`.
 
 use crate::build::{Builder, Stop, check_size};
 use crate::model::{
@@ -432,6 +432,11 @@ impl<'m> Importer<'m> {
             None => {
                 let domain = if node.domain.is_empty() { String::new() } else { format!("{}::", node.domain) };
                 let reason = crate::ops::why_not(&node.op).filter(|_| node.domain.is_empty());
+                if reason.is_none() && node.domain.is_empty() {
+                    return Problem::invalid(format!("operator {}: ONNX has none of this name", node.op))
+                        .rule(format!("ONNX operators up to opset {NEWEST_OPSET}"))
+                        .into();
+                }
                 let text = reason.map(|r| format!(": {r}")).unwrap_or_default();
                 Problem::unsupported(format!("operator {domain}{}{text}", node.op)).into()
             }

@@ -7,6 +7,7 @@
 //! | `build`, `node`, `value` | emitting operators with folding of shape arithmetic; what an operator's import sees; values |
 //! | `model`, `tensor`, `external` | the file as plain values: graphs, attributes, weights as handles, data beside the file |
 //! | `order`, `options` | which nodes in which order; the caller's dimensions, shapes and fixed inputs |
+//! | [`fuzzing`] | the property that every file has, for fuzz targets |
 //! | [`problem`], [`table`], [`describe`](mod@describe) | errors; the table of supported operators; a model from outside |
 //!
 //! ```no_run
@@ -25,6 +26,7 @@
 mod build;
 pub mod describe;
 mod external;
+pub mod fuzzing;
 pub mod import;
 mod model;
 mod node;

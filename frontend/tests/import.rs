@@ -133,7 +133,8 @@ fn a_branch_with_a_known_condition_is_inlined() {
 
 #[test]
 fn everything_unsupported_is_reported_at_once() {
-    let half = onnx_protobuf::TensorProto { name: "h".into(), data_type: 10, int32_data: vec![0], ..Default::default() };
+    let half =
+        onnx_protobuf::TensorProto { name: "h".into(), data_type: 10, int32_data: vec![0], ..Default::default() };
     let m = Builder::new(17)
         .input("x", 1, &[D::N(2), D::N(2)])
         .tensor(half)
@@ -143,7 +144,8 @@ fn everything_unsupported_is_reported_at_once() {
         .with("Add", "", &["x", "h"], &["d"], &[])
         .with("Resize", "up", &["x", "", "x"], &["e"], &[attr_text("mode", "area")])
         .node("Gelu", "", &["x"], &["f"])
-        .node("Sum", "", &["c", "d", "e", "f"], &["y"])
+        .node("Swizzle", "", &["x"], &["g"])
+        .node("Sum", "", &["c", "d", "e", "f", "g"], &["y"])
         .output("y");
     let e = m.errors();
     let heads: Vec<&str> = e.lines().filter(|l| l.starts_with("error") || l.starts_with("  -->")).collect();
@@ -158,6 +160,8 @@ fn everything_unsupported_is_reported_at_once() {
             "  --> m.onnx, node \"up\"",
             "error: Gelu: opset 17 has no such operator, it came with opset 20",
             "  --> m.onnx, node \"Gelu_5\"",
+            "error: operator Swizzle: ONNX has none of this name",
+            "  --> m.onnx, node \"Swizzle_6\"",
         ]
     );
 }

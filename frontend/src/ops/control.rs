@@ -1,4 +1,4 @@
-//! Operators that are not supported, grouped by the reason. (`If` with a constant condition is inlined by the importer.)
+//! Operators that are not supported, grouped by the reason: with the supported ones, all that ONNX has. (`If` with a constant condition is inlined by the importer.)
 
 /// (reason, operators)
 pub(super) const REASONS: &[(&str, &[&str])] = &[
@@ -39,6 +39,27 @@ pub(super) const REASONS: &[(&str, &[&str])] = &[
             "QLinearConv",
             "QLinearMatMul",
             "QuantizeLinear",
+        ],
+    ),
+    (
+        "not supported yet",
+        &[
+            "BitCast",
+            "CausalConvWithState",
+            "Col2Im",
+            "CumProd",
+            "DFT",
+            "DeformConv",
+            "Det",
+            "GridSample",
+            "LinearAttention",
+            "MaxRoiPool",
+            "MaxUnpool",
+            "MelWeightMatrix",
+            "ReverseSequence",
+            "RoiAlign",
+            "STFT",
+            "TensorScatter",
         ],
     ),
 ];

@@ -86,7 +86,8 @@ fn batch_norm(n: &mut NodeCx<'_>) -> Imported {
     let (x, scale, bias) = (n.operand(0, "X")?, n.operand(1, "scale")?, n.operand(2, "B")?);
     let (mean, var) = (n.operand(3, "input_mean")?, n.operand(4, "input_var")?);
     let epsilon = n.float("epsilon", 1e-5)?;
-    if n.version < 14 && (1..5).any(|i| n.wants(i)) {
+    let training = n.version < 14 && (1..5).any(|i| n.wants(i)) && !(n.version < 7 && n.flag("is_test", false)?);
+    if training {
         return n.unsupported("in training mode (it has more than one output)");
     }
     if n.flag("training_mode", false)? {
@@ -100,7 +101,9 @@ fn batch_norm(n: &mut NodeCx<'_>) -> Imported {
         let scaled = n.binary(BinaryFn::Mul, &normal, &scale)?;
         return Ok(vec![n.binary(BinaryFn::Add, &scaled, &bias)?]);
     }
-    Ok(vec![n.emit(ir::BatchNorm { epsilon }, &[&x, &scale, &bias, &mean, &var])?])
+    let y = n.emit(ir::BatchNorm { epsilon }, &[&x, &scale, &bias, &mean, &var])?;
+    // Old exporters name the further outputs in test mode too, where the statistics pass unchanged.
+    Ok(vec![y, mean.clone(), var.clone(), mean, var])
 }
 
 fn batch_norm_training(n: &mut NodeCx<'_>, operands: [&Val; 5], epsilon: f64) -> Imported {

@@ -15,7 +15,7 @@ pub(super) const OPS: &[Entry] = &[
     Entry::new("Resize", &[10, 11, 13, 18, 19], resize),
     Entry::new("Upsample", &[1, 7, 9, 10], |n| {
         if n.version >= 10 {
-            return n.invalid("the operator is deprecated since opset 10, and Resize in its place");
+            return n.invalid("it was removed in opset 10, where Resize takes its place");
         }
         legacy(n)
     }),
