@@ -178,9 +178,9 @@ pub fn special(elem: Elem, choice: u32) -> u64 {
     let i = choice as usize;
     let small = i64::from(choice % 41) - 20;
     match elem {
-        Elem::F32 if i % 3 > 0 => u64::from((small as f32 * 0.375).to_bits()),
+        Elem::F32 if !i.is_multiple_of(3) => u64::from((small as f32 * 0.375).to_bits()),
         Elem::F32 => u64::from(F32[i / 3 % F32.len()].to_bits()),
-        Elem::F64 if i % 3 > 0 => (small as f64 * 0.375).to_bits(),
+        Elem::F64 if !i.is_multiple_of(3) => (small as f64 * 0.375).to_bits(),
         Elem::F64 => F64[i / 3 % F64.len()].to_bits(),
         int => {
             let top = 1u64 << (int.bits() - 1);

@@ -1,8 +1,8 @@
-//! Reads the text form that [`print`](super::print) writes.
+//! Reads the text form that [`super::print`] writes.
 //!
 //! Values get their numbers from their names, and every result's written type must be what the typing rules give, so that
 //! a kernel which parses is well typed. Comments run from `;` to the end of the line. Parsing what was printed gives an
-//! equal kernel when that was [canonical](super::canonical).
+//! equal kernel when that was canonical ([`super::canonical`]).
 
 use super::print::{access_name, binary_name, convert_name, float_cc_name, int_cc_name, unary_name};
 use super::typing::result_types;

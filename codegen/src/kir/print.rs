@@ -1,4 +1,4 @@
-//! The text form of kernel IR, for people, tests and bug reports. [`parse`](super::parse) reads it back.
+//! The text form of kernel IR, for people, tests and bug reports. [`super::parse`] reads it back.
 //!
 //! ```text
 //! kernel relu(%0 = read "x" align 4, %1 = write "y" align 4) {       operands; then come

@@ -187,4 +187,4 @@ pub(super) const TWO_OVER_PI: [u32; 10] =
 
 /// pi/2 as a sum of three numbers, each the nearest to what is left.
 #[rustfmt::skip]
-pub(super) const HALF_PI: [f64; 3] = [1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33];
+pub(super) const HALF_PI: [f64; 3] = [std::f64::consts::FRAC_PI_2, 6.123233995736766e-17, -1.4973849048591698e-33];

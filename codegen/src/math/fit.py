@@ -96,4 +96,4 @@ for _ in range(3):
     rest -= mpf(parts[-1])
 print("\n/// pi/2 as a sum of three numbers, each the nearest to what is left.")
 print("#[rustfmt::skip]")
-print(f"pub(super) const HALF_PI: [f64; 3] = [{parts[0]!r}, {parts[1]!r}, {parts[2]!r}];")
+print(f"pub(super) const HALF_PI: [f64; 3] = [std::f64::consts::FRAC_PI_2, {parts[1]!r}, {parts[2]!r}];")

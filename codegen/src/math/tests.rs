@@ -61,8 +61,10 @@ fn erf(x: f64) -> f64 {
     let square = a * a;
     let error = a.mul_add(a, -square);
     let gauss = (-square).exp() * (1.0 - error);
-    let y = if a.is_nan() || a > 6.0 {
-        a.min(1.0) + (x - x)
+    let y = if a.is_nan() {
+        return x;
+    } else if a > 6.0 {
+        1.0
     } else if a > 1.5 {
         let mut c = a;
         for k in (1..400).rev() {
@@ -79,7 +81,7 @@ fn erf(x: f64) -> f64 {
         }
         std::f64::consts::FRAC_2_SQRT_PI * gauss * sum
     };
-    if x.is_infinite() { x.signum() } else { y.copysign(x) }
+    y.copysign(x)
 }
 
 /// `y[i] = f(x[i])`, a vector a task.

@@ -143,7 +143,7 @@ impl Emit<'_, '_> {
         // Divide by 1 instead where it would trap, then put the defined result there.
         let safe = self.b.ins().select(by_zero, one, y);
         let (safe, by_minus_one) = if signed {
-            let ones = self.b.ins().iconst(clif, -1 & elem.bit_mask() as i64);
+            let ones = self.b.ins().iconst(clif, elem.bit_mask() as i64);
             let by_minus_one = self.b.ins().icmp(IntCC::Equal, y, ones);
             (self.b.ins().select(by_minus_one, one, safe), Some(by_minus_one))
         } else {
@@ -247,7 +247,7 @@ impl Emit<'_, '_> {
             IntCc::GeU => IntCC::UnsignedGreaterThanOrEqual,
         };
         let r = self.b.ins().icmp(cc, a, b);
-        Ok(if ty.is_vector() { self.to_mask(ty.lanes(), ty.elem().expect("a vector"), r) } else { r })
+        Ok(if ty.is_vector() { self.widen_mask(ty.lanes(), ty.elem().expect("a vector"), r) } else { r })
     }
 
     /// Compares floats.
@@ -277,7 +277,7 @@ impl Emit<'_, '_> {
                 if cc == FloatCc::Ordered { both } else { self.b.ins().bnot(both) }
             }
         };
-        Ok(if ty.is_vector() { self.to_mask(ty.lanes(), ty.elem().expect("a vector").as_int(), r) } else { r })
+        Ok(if ty.is_vector() { self.widen_mask(ty.lanes(), ty.elem().expect("a vector").as_int(), r) } else { r })
     }
 
     /// To another element type.

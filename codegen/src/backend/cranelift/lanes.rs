@@ -142,7 +142,7 @@ impl Emit<'_, '_> {
     }
 
     /// The integer vector that a comparison made (lanes as wide as the operands') as a mask.
-    pub fn to_mask(&mut self, lanes: usize, elem: Elem, compared: ir::Value) -> ir::Value {
+    pub fn widen_mask(&mut self, lanes: usize, elem: Elem, compared: ir::Value) -> ir::Value {
         let (mut v, mut bits) = (compared, elem.bits());
         while bits < 128 / lanes {
             bits *= 2;
@@ -297,7 +297,7 @@ fn words(bytes: &[u8; 16]) -> Option<[u8; 4]> {
     let mut words = [0; 4];
     for (i, w) in words.iter_mut().enumerate() {
         let first = bytes[4 * i];
-        if first % 4 != 0 || (0..4).any(|j| bytes[4 * i + j] != first + j as u8) {
+        if !first.is_multiple_of(4) || (0..4).any(|j| bytes[4 * i + j] != first + j as u8) {
             return None;
         }
         *w = first / 4;

@@ -11,7 +11,7 @@ use crate::kir::arbitrary::Case;
 use crate::kir::interp;
 use crate::target::Target;
 use memmap2::{Mmap, MmapMut};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -99,7 +99,7 @@ impl Machine {
         result
     }
 
-    fn run_in(&self, dir: &PathBuf, cases: &[(MachineCode, Case)]) -> Result<Vec<Vec<Vec<u8>>>, String> {
+    fn run_in(&self, dir: &Path, cases: &[(MachineCode, Case)]) -> Result<Vec<Vec<Vec<u8>>>, String> {
         let [source, driver, input, output] = ["driver.c", "driver", "cases", "results"].map(|f| dir.join(f));
         std::fs::write(&source, include_str!("driver.c")).map_err(|e| e.to_string())?;
         let cc = Command::new(self.cc).args(["-static", "-O1", "-o"]).args([&driver, &source]).status();

@@ -56,8 +56,8 @@ pub fn run(
     let mut memory: Vec<&mut Vec<u8>> = buffers.iter_mut().collect();
     memory.push(&mut scratch);
     let mut values = vec![None; kernel.types.len()];
-    for i in 0..=n {
-        values[i] = Some(Val::Ptr(i, 0));
+    for (i, v) in values.iter_mut().enumerate().take(n + 1) {
+        *v = Some(Val::Ptr(i, 0));
     }
     values[kernel.begin().index()] = Some(Val::Lanes(smallvec![begin as u64]));
     values[kernel.end().index()] = Some(Val::Lanes(smallvec![end as u64]));
