@@ -7,12 +7,18 @@ pub mod conv;
 pub mod copy;
 pub mod epilogue;
 pub mod fold;
+pub mod indexed;
 pub mod map;
 pub mod matmul;
+pub mod one_hot;
 pub mod pointwise;
 pub mod pool;
 pub mod resample;
 pub mod scan;
+pub mod scatter;
+pub mod strided;
+pub mod top_k;
+pub mod trilu;
 pub mod window;
 
 use crate::target::{Level, Target};

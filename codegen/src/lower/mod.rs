@@ -23,26 +23,40 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | the driver, dispatch, errors |
+//! | [`movement`] | what operators share that only move elements: boxes as strided copies |
 //! | [`cx`] | what a lowering sees: operands, constants, kernels, steps |
 //! | `fused` | an operator with an elementwise program behind it |
 //! | [`placement`] | where values lie: what is asked of a memory plan |
 //! | [`pools`] | constants and kernels, each once |
 
+pub mod concat;
 mod conv;
 pub mod cx;
 pub mod einsum;
 pub mod elementwise;
+pub mod expand;
 pub mod fold;
 mod fused;
+pub mod gather;
 mod matmul;
+pub mod movement;
 pub mod norm;
+pub mod one_hot;
+pub mod pad;
 pub mod placement;
 mod pool;
 pub mod pools;
 pub mod reduce;
+pub mod reshape;
 pub mod resize;
 pub mod scan;
+pub mod scatter;
+pub mod slice;
 pub mod softmax;
+pub mod space_depth;
+pub mod top_k;
+pub mod transpose;
+pub mod trilu;
 
 pub use cx::{Call, LowerCx, Operand};
 pub use placement::{Placement, Separate};
@@ -190,6 +204,24 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::RmsNorm(op) => norm::lower_rms(op, cx),
         Op::LpNorm(op) => norm::lower_lp(op, cx),
         Op::Lrn(op) => norm::lower_lrn(op, cx),
+        Op::Reshape(_) | Op::Identity(_) | Op::Relayout(_) => reshape::lower(cx),
+        Op::Transpose(op) => transpose::lower(op, cx),
+        Op::Expand(_) => expand::lower_expand(cx),
+        Op::Tile(op) => expand::lower_tile(op, cx),
+        Op::Concat(op) => concat::lower_concat(op.axis, cx),
+        Op::Split(op) => concat::lower_split(op.axis, cx),
+        Op::Slice(op) => slice::lower(op, cx),
+        Op::Pad(op) => pad::lower(op, cx),
+        Op::DepthToSpace(op) => space_depth::lower_depth_to_space(op.block, op.mode, cx),
+        Op::SpaceToDepth(op) => space_depth::lower_space_to_depth(op.block, cx),
+        Op::Gather(op) => gather::lower_gather(op.axis, cx),
+        Op::GatherElements(op) => gather::lower_gather_elements(op.axis, cx),
+        Op::GatherNd(op) => gather::lower_gather_nd(op.batch_dims, cx),
+        Op::ScatterElements(op) => scatter::lower_elements(op, cx),
+        Op::ScatterNd(op) => scatter::lower_nd(op, cx),
+        Op::OneHot(op) => one_hot::lower(op, cx),
+        Op::TopK(op) => top_k::lower(op, cx),
+        Op::Trilu(op) => trilu::lower(op, cx),
         _ => match pointwise_of(op, cx) {
             Some(program) => elementwise::lower(&program, cx),
             None => Err(cx.unsupported("there is no kernel for this operator")),
