@@ -1,1 +1,37 @@
-//! facade
+//! nncc: an ahead-of-time neural network compiler. ONNX in, one self-contained native library out, or machine code in
+//! memory.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), nncc::Error> {
+//! let compiled = nncc::Compiler::new().dim("N", &[1]).load("model.onnx")?;
+//! compiled.write("model.so", nncc::OutputKind::Shared)?; // for any program with dlopen
+//! let model = compiled.jit()?; // or here and now
+//! let outputs = model.run(&[nncc::Tensor::zeros(nncc::DType::F32, &[1, 3, 224, 224])])?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate is a facade: the stages are the crates [`nncc_frontend`] (ONNX), [`nncc_ir`] (the graph), [`nncc_passes`],
+//! [`nncc_codegen`] and [`nncc_runtime`]. A program that only runs compiled libraries depends on `nncc-runtime` alone.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `compiler` | options, and the stages in order |
+//! | `model` | running: a compiled model in memory or from a library |
+//! | [`arrays`] | tensors in `.npy` and `.npz` files |
+//! | [`inspect`] | a model by layers |
+//! | [`verify`] | a library against the reference evaluator |
+//! | `error` | everything that can go wrong, with the blame in the type |
+
+pub mod arrays;
+mod compiler;
+mod error;
+pub mod inspect;
+mod model;
+pub mod verify;
+
+pub use compiler::{Compiled, Compiler, OutputKind, Text};
+pub use error::Error;
+pub use model::{Bound, Model, StepTrace};
+pub use nncc_ir::{DType, Tensor};
+pub use nncc_passes::OptLevel;

@@ -6,9 +6,19 @@
 
 use super::abi::{self, ENTRIES, ERRORS};
 use super::library::typed_parameters;
-use super::{EmitOptions, Emitted, c_identifier};
+use super::{EmitError, EmitOptions, Emitted, c_identifier};
+use crate::backend::MachineCode;
 use crate::program::{LevelPlan, Port, Program, ShapeSet};
 use std::fmt::Write;
+
+/// The header of a program, when no library is written along with it: its constants need everything but the file.
+///
+/// # Errors
+/// See [`EmitError`].
+pub fn emit_header(program: &Program, code: &[MachineCode], options: &EmitOptions) -> Result<String, EmitError> {
+    let emitted = super::object::stream_object(program, code, options, &mut std::io::sink())?;
+    Ok(header(program, options, &emitted))
+}
 
 /// The header of an emitted library.
 pub fn header(program: &Program, options: &EmitOptions, emitted: &Emitted) -> String {

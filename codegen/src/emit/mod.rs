@@ -29,7 +29,7 @@ mod object;
 mod tables;
 
 pub use archive::emit_archive;
-pub use header::header;
+pub use header::{emit_header, header};
 pub use jit::{JitLibrary, jit};
 pub use link::emit_shared;
 pub use object::emit_object;

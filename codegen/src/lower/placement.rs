@@ -6,6 +6,7 @@
 
 use crate::program::{Arg, MAX_ALIGN};
 use nncc_ir::{Graph, NodeId, Op, ValueId};
+use nncc_passes::{MemoryPlan, Place};
 use rustc_hash::FxHashMap;
 
 /// A memory plan as lowering sees it.
@@ -18,6 +19,25 @@ pub trait Placement {
 
     /// The size of the arena; every arena place ends at or before it.
     fn arena_bytes(&self) -> usize;
+}
+
+impl Placement for MemoryPlan {
+    fn order(&self) -> &[NodeId] {
+        &self.order
+    }
+
+    fn place(&self, value: ValueId) -> Option<Arg> {
+        match *self.place.get(&value)? {
+            Place::Arena { offset } => Some(Arg::Arena(offset)),
+            Place::Input { index, offset } => Some(Arg::Input(index as u32, offset)),
+            Place::Output { index, offset } => Some(Arg::Output(index as u32, offset)),
+            Place::Constant => None,
+        }
+    }
+
+    fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
 }
 
 /// A plan without any sharing: every value has bytes of its own.

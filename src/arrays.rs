@@ -1,0 +1,159 @@
+//! Tensors in files: NumPy's `.npy` and `.npz`, for every element type that the graph IR has.
+//!
+//! Format: numpy/lib/format.py, versions 1 to 3, by the crate `ndarray-npy`. Arrays in Fortran order are read too; what
+//! is written is in C order.
+
+use ndarray::{ArrayD, ArrayViewD};
+use ndarray_npy::{NpzReader, NpzWriter, ReadNpyError, ReadNpyExt, ReadNpzError, WriteNpyExt};
+use nncc_ir::{Data, Tensor};
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::Path;
+
+/// Why an array could not be read or written; names the file.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct ArrayError {
+    path: String,
+    reason: String,
+}
+
+impl ArrayError {
+    fn new(path: &Path, reason: impl ToString) -> ArrayError {
+        ArrayError { path: path.display().to_string(), reason: reason.to_string() }
+    }
+}
+
+/// Tries one element type after the other until the file's descriptor fits: `$attempt` is an expression over the type `$t`.
+macro_rules! first_fitting {
+    ($($t:ident => $variant:ident),* ; $error:ident, $attempt:expr) => {{
+        $({
+            type $error = $t;
+            match $attempt {
+                Ok(array) => return Ok(tensor(array, Data::$variant)),
+                Err(e) if wrong_type(&e) => {}
+                Err(e) => return Err(e.to_string()),
+            }
+        })*
+        Err("an element type that nncc does not compute with".to_string())
+    }};
+}
+
+fn tensor<T: Clone>(array: ArrayD<T>, wrap: fn(Vec<T>) -> Data) -> Tensor {
+    let dims = array.shape().to_vec();
+    Tensor::of(&dims, wrap(array.iter().cloned().collect()))
+}
+
+/// What a reader's error says of the element type.
+trait TypeMismatch {
+    fn is_type_mismatch(&self) -> bool;
+}
+
+impl TypeMismatch for ReadNpyError {
+    fn is_type_mismatch(&self) -> bool {
+        matches!(self, ReadNpyError::WrongDescriptor(_))
+    }
+}
+
+impl TypeMismatch for ReadNpzError {
+    fn is_type_mismatch(&self) -> bool {
+        matches!(self, ReadNpzError::Npy(e) if e.is_type_mismatch())
+    }
+}
+
+fn wrong_type(e: &impl TypeMismatch) -> bool {
+    e.is_type_mismatch()
+}
+
+/// Reads one array.
+pub fn read_npy(path: &Path) -> Result<Tensor, ArrayError> {
+    let bytes = std::fs::read(path).map_err(|e| ArrayError::new(path, e))?;
+    let read = || -> Result<Tensor, String> {
+        first_fitting!(f32 => F32, f64 => F64, i64 => I64, i32 => I32, bool => Bool, u8 => U8, i8 => I8, i16 => I16,
+            u16 => U16, u32 => U32, u64 => U64; Elem, ArrayD::<Elem>::read_npy(&bytes[..]))
+    };
+    read().map_err(|e| ArrayError::new(path, e))
+}
+
+/// Reads all arrays of an archive, in its order.
+pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, ArrayError> {
+    let fail = |e: &dyn ToString| ArrayError::new(path, e.to_string());
+    let file = File::open(path).map_err(|e| fail(&e))?;
+    let mut npz = NpzReader::new(BufReader::new(file)).map_err(|e| fail(&e))?;
+    let names = npz.names().map_err(|e| fail(&e))?;
+    let mut out = Vec::with_capacity(names.len());
+    for name in names {
+        let mut read = || -> Result<Tensor, String> {
+            first_fitting!(f32 => F32, f64 => F64, i64 => I64, i32 => I32, bool => Bool, u8 => U8, i8 => I8, i16 => I16,
+                u16 => U16, u32 => U32, u64 => U64; Elem, npz.by_name::<ndarray::OwnedRepr<Elem>, ndarray::IxDyn>(&name))
+        };
+        let t = read().map_err(|e| ArrayError::new(path, format!("array `{name}`: {e}")))?;
+        out.push((name.trim_end_matches(".npy").to_string(), t));
+    }
+    Ok(out)
+}
+
+/// Runs `$write` with the tensor's elements as an `ndarray` view.
+macro_rules! with_view {
+    ($tensor:expr, $view:ident => $write:expr) => {
+        nncc_ir::with_data!($tensor.data(), v => {
+            let $view = ArrayViewD::from_shape($tensor.dims(), v).expect("a tensor's elements fill its dimensions");
+            $write
+        })
+    };
+}
+
+/// Writes one array.
+pub fn write_npy(path: &Path, t: &Tensor) -> Result<(), ArrayError> {
+    let file = File::create(path).map_err(|e| ArrayError::new(path, e))?;
+    with_view!(t, view => view.write_npy(BufWriter::new(file))).map_err(|e| ArrayError::new(path, e))
+}
+
+/// Writes an archive of arrays, uncompressed as `numpy.savez` does.
+pub fn write_npz<'a>(path: &Path, arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<(), ArrayError> {
+    let file = File::create(path).map_err(|e| ArrayError::new(path, e))?;
+    let mut npz = NpzWriter::new(BufWriter::new(file));
+    for (name, t) in arrays {
+        with_view!(t, view => npz.add_array(name, &view)).map_err(|e| ArrayError::new(path, e))?;
+    }
+    npz.finish().map(|_| ()).map_err(|e| ArrayError::new(path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nncc_ir::DType;
+
+    #[test]
+    fn every_element_type_round_trips() {
+        let dir = std::env::temp_dir().join(format!("nncc-arrays-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let tensors: Vec<Tensor> =
+            DType::ALL.iter().map(|&d| Tensor::from_i64(d, &[2, 3], &[0, 1, 0, 1, 1, 0])).collect();
+        for t in &tensors {
+            let path = dir.join("one.npy");
+            write_npy(&path, t).unwrap();
+            assert_eq!(&read_npy(&path).unwrap(), t);
+        }
+        let path = dir.join("all.npz");
+        write_npz(&path, DType::ALL.iter().map(|d| d.name()).zip(&tensors)).unwrap();
+        let back = read_npz(&path).unwrap();
+        assert_eq!(back.len(), tensors.len());
+        for (name, t) in &back {
+            assert_eq!(t.dtype().name(), name);
+        }
+        std::fs::write(dir.join("bad.npy"), b"\x93NUMPY\x01\x00nonsense").unwrap();
+        assert!(read_npy(&dir.join("bad.npy")).unwrap_err().to_string().contains("bad.npy"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn scalars_and_empty_arrays_round_trip() {
+        let path = std::env::temp_dir().join(format!("nncc-scalar-{}.npy", std::process::id()));
+        for t in [Tensor::f32(&[], vec![3.5]), Tensor::f32(&[0, 4], vec![])] {
+            write_npy(&path, &t).unwrap();
+            assert_eq!(read_npy(&path).unwrap(), t);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,288 @@
+//! The command line: every flag, declared once. Help, parsing and checking follow from it (clap's derive).
+
+use super::picture::{Crop, Filter, Order, Preparation};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// nncc compiles an ONNX model into one self-contained native library.
+#[derive(Debug, Parser)]
+#[command(name = "nncc", version, about, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    after_help = "Examples:\n  nncc model.onnx -o model.so\n  nncc run model.so --input image=cat.png --labels labels.txt"
+)]
+pub struct Cli {
+    /// What to do instead of compiling.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: Compile,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a model or a compiled library on files, and print or save its outputs
+    Run(Run),
+    /// Print a model layer by layer: sizes, parameters, MACs, receptive fields
+    Inspect(Inspect),
+    /// Measure a library: load, first run, latency, memory
+    Bench(Bench),
+    /// Compare a compiled library with the reference evaluator, node by node
+    Verify(Verify),
+}
+
+/// Flags that say what is compiled and for which machine: shared by everything that reads an .onnx file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Model {
+    /// Fix a symbolic dimension; several values make one library with several shape sets
+    #[arg(long = "dim", value_name = "NAME=N[,N..]", value_parser = parse_dim)]
+    pub dims: Vec<(String, Vec<i64>)>,
+    /// Make an input a constant (for one that decides shapes)
+    #[arg(long = "fix", value_name = "NAME=FILE.npy", value_parser = parse_named_file)]
+    pub fixed: Vec<(String, PathBuf)>,
+    /// Machine to compile for, such as aarch64-unknown-linux-gnu [default: this one]
+    #[arg(long, value_name = "TRIPLE")]
+    pub target: Option<String>,
+    /// Only this CPU level: x86-64, x86-64-v3, x86-64-v4, native, or a named core [default: all, chosen at load time]
+    #[arg(long, value_name = "CPU")]
+    pub target_cpu: Option<String>,
+    /// Optimization level, 0 to 3
+    #[arg(short = 'O', value_name = "LEVEL", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub opt_level: u8,
+    /// Import nothing: no threads, all memory from the caller
+    #[arg(long)]
+    pub freestanding: bool,
+    /// Print what is done; twice for more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Print the time that each pass took
+    #[arg(long)]
+    pub time_passes: bool,
+}
+
+/// `nncc MODEL.onnx -o OUT`.
+#[derive(Debug, Args)]
+pub struct Compile {
+    /// The model
+    #[arg(value_name = "MODEL.onnx", required = true)]
+    pub model: Option<PathBuf>,
+    /// What to write; the extension tells the kind: .so, .a, .o, .h [default: the model's name with .so]
+    #[arg(short, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// What to write instead of a library; text goes to standard output unless -o is given
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub emit: Option<Emit>,
+    /// List what each pass refused to rewrite, and why (all of them, or the one named)
+    #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "")]
+    pub explain: Option<String>,
+    /// Flags shared with the other commands.
+    #[command(flatten)]
+    pub shared: Model,
+}
+
+/// `--emit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// A shared library
+    So,
+    /// A relocatable object
+    Obj,
+    /// A static library
+    Staticlib,
+    /// The C header
+    Header,
+    /// The graph after all passes, as text
+    Graph,
+    /// The memory plan, as text
+    Plan,
+    /// The kernel IR, as text
+    Kernels,
+    /// Cranelift's IR of the kernels, as text
+    Clif,
+    /// The machine code, disassembled
+    Asm,
+}
+
+/// Inputs from files and how pictures are prepared.
+#[derive(Clone, Debug, Args)]
+pub struct Inputs {
+    /// An input from a file: .npy, .png or .jpg
+    #[arg(long = "input", value_name = "NAME=FILE", value_parser = parse_named_file)]
+    pub inputs: Vec<(String, PathBuf)>,
+    /// Subtracted from a picture's values (0..255), one number or one a channel
+    #[arg(long, value_name = "M", value_delimiter = ',', default_value = "0", allow_hyphen_values = true)]
+    pub image_mean: Vec<f32>,
+    /// Then multiplied, one number or one a channel
+    #[arg(long, value_name = "S", value_delimiter = ',', default_value = "1", allow_hyphen_values = true)]
+    pub image_scale: Vec<f32>,
+    /// The part of the picture that is used
+    #[arg(long, value_enum, default_value_t = Crop::Center)]
+    pub image_crop: Crop,
+    /// How it is resized, antialiased as Pillow does
+    #[arg(long, value_enum, default_value_t = Filter::Bicubic)]
+    pub image_resize: Filter,
+    /// The order of its channels
+    #[arg(long, value_enum, default_value_t = Order::Rgb)]
+    pub image_order: Order,
+}
+
+impl Inputs {
+    /// The picture flags as one value.
+    pub fn preparation(&self) -> Preparation {
+        Preparation {
+            mean: self.image_mean.clone(),
+            scale: self.image_scale.clone(),
+            crop: self.image_crop,
+            resize: self.image_resize,
+            order: self.image_order,
+        }
+    }
+}
+
+/// `nncc run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The model, or a library that nncc wrote
+    #[arg(value_name = "MODEL.(onnx|so)")]
+    pub model: PathBuf,
+    /// Inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Save the outputs under their names
+    #[arg(long, value_name = "FILE.npz")]
+    pub output: Option<PathBuf>,
+    /// Names of the classes, one a line: prints the five best
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Turn logits into probabilities before the five best are printed
+    #[arg(long)]
+    pub softmax: bool,
+    /// Print a table of the time that each fused node takes
+    #[arg(long)]
+    pub profile: bool,
+    /// Threads
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: u32,
+    /// Flags of compiling.
+    #[command(flatten)]
+    pub shared: Model,
+}
+
+/// `nncc inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The model
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Fix a symbolic dimension
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_dim)]
+    pub dims: Vec<(String, Vec<i64>)>,
+}
+
+/// `nncc bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// The model (compiled first, in a process of its own), or a library that nncc wrote
+    #[arg(value_name = "MODEL.(onnx|so)")]
+    pub model: PathBuf,
+    /// Inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Print the largest difference from this output, relative to its range
+    #[arg(long, value_name = "FILE.npy")]
+    pub expect: Option<PathBuf>,
+    /// Threads
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: u32,
+    /// Seconds to measure
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    pub seconds: f64,
+    /// Print JSON
+    #[arg(long, conflicts_with = "worker")]
+    pub json: bool,
+    /// Answer timed windows on standard input, to be measured side by side with other engines
+    #[arg(long)]
+    pub worker: bool,
+    /// Flags of compiling.
+    #[command(flatten)]
+    pub shared: Model,
+}
+
+/// `nncc verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The model
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// The library compiled from it
+    #[arg(value_name = "LIB.so")]
+    pub library: PathBuf,
+    /// Random input sets to try, besides the edge values
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub rounds: u32,
+    /// Seed of the random inputs
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Largest difference relative to a value's range
+    #[arg(long, value_name = "T", default_value_t = 2e-5)]
+    pub tolerance: f64,
+    /// Flags of importing.
+    #[command(flatten)]
+    pub shared: Model,
+}
+
+fn split_named(text: &str) -> Result<(&str, &str), String> {
+    match text.split_once('=') {
+        Some((name, rest)) if !name.is_empty() && !rest.is_empty() => Ok((name, rest)),
+        _ => Err("NAME=VALUE is expected".into()),
+    }
+}
+
+fn parse_dim(text: &str) -> Result<(String, Vec<i64>), String> {
+    let (name, numbers) = split_named(text)?;
+    let number = |n: &str| match n.trim().parse::<i64>() {
+        Ok(n) if n >= 0 => Ok(n),
+        _ => Err(format!("`{n}` is not a size")),
+    };
+    Ok((name.to_string(), numbers.split(',').map(number).collect::<Result<_, _>>()?))
+}
+
+/// An input's name may contain `=`, a file's path hardly does: the last one separates.
+fn parse_named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.rsplit_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_string(), file.into())),
+        _ => Err("NAME=FILE is expected".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let help = Cli::command().term_width(100).render_help().to_string();
+        assert!(help.lines().count() <= 50, "{help}");
+    }
+
+    #[test]
+    fn compiling_is_the_default() {
+        let cli = Cli::try_parse_from(["nncc", "m.onnx", "-o", "m.so", "--dim", "N=1,8", "-O3"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.compile.shared.dims, [("N".to_string(), vec![1, 8])]);
+        assert_eq!(cli.compile.shared.opt_level, 3);
+        assert!(matches!(Cli::try_parse_from(["nncc", "run", "m.so"]).unwrap().command, Some(Command::Run(_))));
+        assert!(Cli::try_parse_from(["nncc"]).is_err());
+        assert!(Cli::try_parse_from(["nncc", "m.onnx", "--dim", "N=x"]).is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! The `nncc` command: one file a subcommand.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`args`] | every flag |
+//! | `compile`, `run`, `inspect`, `bench`, `verify` | the subcommands |
+//! | `inputs`, [`picture`] | tensors from files |
+//! | `progress` | what a terminal shows while something large compiles |
+//!
+//! Exit codes: 0 done; 1 the model, an input or a file is at fault, or `verify` found a difference; 2 the command line is;
+//! 101 a bug in nncc. Results go to standard output, everything else to standard error.
+
+pub mod args;
+mod bench;
+mod compile;
+mod inputs;
+mod inspect;
+mod picture;
+mod progress;
+mod run;
+mod verify;
+
+use clap::Parser;
+use nncc::Error;
+use std::process::ExitCode;
+
+/// Parses the command line and runs it.
+pub fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    init_tracing(match &cli.command {
+        None => cli.compile.shared.verbose,
+        Some(args::Command::Run(a)) => a.shared.verbose,
+        Some(args::Command::Bench(a)) => a.shared.verbose,
+        Some(args::Command::Verify(a)) => a.shared.verbose,
+        Some(args::Command::Inspect(_)) => 0,
+    });
+    let result = match &cli.command {
+        None => compile::run(&cli.compile),
+        Some(args::Command::Run(a)) => run::run(a),
+        Some(args::Command::Inspect(a)) => inspect::run(a),
+        Some(args::Command::Bench(a)) => bench::run(a),
+        Some(args::Command::Verify(a)) => verify::run(a),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{}", message(&e));
+            ExitCode::from(if e.is_internal() { 101 } else { 1 })
+        }
+    }
+}
+
+/// `error: ...`, as rustc begins its messages; a message that begins with its own kind keeps it.
+fn message(e: &Error) -> String {
+    let text = e.to_string();
+    if text.starts_with("error") || text.starts_with("internal error") { text } else { format!("error: {text}") }
+}
+
+/// `-v` shows what each layer reports as done, `-vv` its details; `NNCC_LOG` sets any filter.
+fn init_tracing(verbose: u8) {
+    let default = ["warn", "info", "debug"][usize::from(verbose.min(2))];
+    let filter = std::env::var("NNCC_LOG").unwrap_or_else(|_| default.to_string());
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,82 @@
+//! `nncc verify`: a compiled library against the reference evaluator on random and edge inputs.
+
+use super::{args, compile};
+use nncc::verify::{Difference, compare};
+use nncc::{DType, Error, Model, Tensor};
+use nncc_ir::TensorType;
+
+/// Runs the subcommand.
+pub fn run(a: &args::Verify) -> Result<(), Error> {
+    let model = Model::open(&a.library)?;
+    let mut compiler = compile::compiler(&a.shared)?;
+    for (name, ty) in model.input_types() {
+        compiler = compiler.input_shape(&name, &ty.dims().unwrap_or_default());
+    }
+    let graph = compiler.import(&a.model)?;
+    let types: Vec<TensorType> = model.input_types().into_iter().map(|(_, ty)| ty).collect();
+    let mut sets: Vec<(String, Vec<Tensor>)> = Vec::new();
+    for round in 0..u64::from(a.rounds) {
+        let seed = a.seed + round;
+        sets.push((
+            format!("random inputs, seed {seed}"),
+            each(&types, |t, d, i| random(t, d, seed.wrapping_mul(1000) + i)),
+        ));
+    }
+    sets.push(("zeros".into(), each(&types, |t, d, _| Tensor::zeros(t, d))));
+    sets.push(("ones".into(), each(&types, |t, d, _| Tensor::from_i64(t, d, &vec![1; d.iter().product()]))));
+    let mut failed = None;
+    for (what, inputs) in &sets {
+        let verdict = compare(&graph, &model, inputs, a.tolerance)?;
+        let worst = verdict
+            .worst
+            .as_ref()
+            .map_or(String::new(), |w| format!(", at most {:.1e} of a value's range (\"{}\")", w.relative, w.value));
+        println!("{what}: {} values compared{worst}", verdict.compared);
+        if let (Some(d), None) = (verdict.first, &failed) {
+            failed = Some((what.clone(), d));
+        }
+    }
+    match failed {
+        None => Ok(()),
+        Some((what, Difference { value, step, relative })) => Err(Error::Differs(format!(
+            "the library differs from the model\n  --> value \"{value}\", made by {step}, on {what}\n  {relative:.2e} of the value's range, {:.1e} is allowed",
+            a.tolerance
+        ))),
+    }
+}
+
+fn each(types: &[TensorType], make: impl Fn(DType, &[usize], u64) -> Tensor) -> Vec<Tensor> {
+    types.iter().enumerate().map(|(i, t)| make(t.dtype, &t.dims().unwrap_or_default(), i as u64)).collect()
+}
+
+/// Normal floats; small non-negative integers, which are valid as indices more often than others.
+fn random(dtype: DType, dims: &[usize], seed: u64) -> Tensor {
+    if dtype.is_float() {
+        return normal(dtype, dims, seed);
+    }
+    let mut rng = SplitMix(seed);
+    let v: Vec<i64> = (0..dims.iter().product()).map(|_| (rng.next() % 2) as i64).collect();
+    Tensor::from_i64(dtype, dims, &v)
+}
+
+/// Seeded numbers of a normal distribution (Box and Muller 1958).
+pub fn normal(dtype: DType, dims: &[usize], seed: u64) -> Tensor {
+    let mut rng = SplitMix(seed);
+    let mut uniform = || ((rng.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    let mut one = || (-2.0 * uniform().ln()).sqrt() * (2.0 * std::f64::consts::PI * uniform()).cos();
+    let v: Vec<f64> = (0..dims.iter().product()).map(|_| one()).collect();
+    Tensor::from_f64(dtype, dims, &v)
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): reproducible, no dependency.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,413 @@
+//! The stages in order: import, passes, lowering, emission; and the options that steer them.
+//!
+//! ```text
+//! model.onnx ─import─> Graph ─optimize─> Graph ─plan_memory─> MemoryPlan ─lower─> Program ─emit─> .so, .a, .o, .h, memory
+//!             └──────────── once for each combination of the dimensions' values ───────────┘
+//! ```
+
+use crate::{Error, Model};
+use nncc_codegen::backend::MachineCode;
+use nncc_codegen::emit;
+use nncc_codegen::lower::{SetSource, lower};
+use nncc_codegen::program::Program;
+use nncc_codegen::target::Target;
+use nncc_frontend::ImportOptions;
+use nncc_ir::{Dim, Graph, Tensor};
+use nncc_passes::{MemoryPlan, OptLevel, PassCx};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What [`Compiled::write`] writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputKind {
+    /// A shared library: `.so`.
+    Shared,
+    /// A static library: `.a`.
+    Static,
+    /// A relocatable object: `.o`.
+    Object,
+    /// The C header: `.h`.
+    Header,
+}
+
+impl OutputKind {
+    /// The kind that a file's extension asks for.
+    pub fn of(path: &Path) -> Option<OutputKind> {
+        match path.extension()?.to_str()? {
+            "so" => Some(OutputKind::Shared),
+            "a" => Some(OutputKind::Static),
+            "o" => Some(OutputKind::Object),
+            "h" => Some(OutputKind::Header),
+            _ => None,
+        }
+    }
+}
+
+/// What [`Compiled::text`] shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// The graphs after all passes.
+    Graph,
+    /// The memory plans.
+    Plan,
+    /// The kernels in kernel IR.
+    Kernels,
+    /// The kernels in Cranelift's IR, those that Cranelift compiles.
+    Clif,
+    /// The kernels' machine code.
+    Asm,
+}
+
+/// Options, and the way to a compiled model.
+#[derive(Clone, Debug, Default)]
+pub struct Compiler {
+    dims: Vec<(String, Vec<i64>)>,
+    fixed: BTreeMap<String, Tensor>,
+    shapes: BTreeMap<String, Vec<Dim>>,
+    triple: Option<String>,
+    cpu: Option<String>,
+    opt_level: OptLevel,
+    freestanding: bool,
+    prefix: Option<String>,
+}
+
+impl Compiler {
+    /// Default options: this machine, every CPU level, `-O2`.
+    pub fn new() -> Compiler {
+        Compiler::default()
+    }
+
+    /// Fixes a symbolic dimension. Several values make one library with a shape set for each.
+    #[must_use]
+    pub fn dim(mut self, name: &str, values: &[i64]) -> Compiler {
+        self.dims.retain(|(n, _)| n != name);
+        self.dims.push((name.to_string(), values.to_vec()));
+        self
+    }
+
+    /// Makes an input a constant, for an input that decides shapes. It is no input of the compiled model any more.
+    #[must_use]
+    pub fn fix(mut self, input: &str, value: Tensor) -> Compiler {
+        self.fixed.insert(input.to_string(), value);
+        self
+    }
+
+    /// Says the shape of an input whose shape the model leaves open.
+    #[must_use]
+    pub fn input_shape(mut self, input: &str, dims: &[usize]) -> Compiler {
+        self.shapes.insert(input.to_string(), dims.iter().map(|&d| Dim::from(d)).collect());
+        self
+    }
+
+    /// How much the optimizer does.
+    #[must_use]
+    pub fn opt_level(mut self, level: OptLevel) -> Compiler {
+        self.opt_level = level;
+        self
+    }
+
+    /// The machine to compile for, as a target triple; by default this one.
+    #[must_use]
+    pub fn target(mut self, triple: &str) -> Compiler {
+        self.triple = Some(triple.to_string());
+        self
+    }
+
+    /// Compiles for one CPU level only: `x86-64-v3`, `native`, `neoverse-n1`, ...; by default for all of the architecture.
+    #[must_use]
+    pub fn target_cpu(mut self, cpu: &str) -> Compiler {
+        self.cpu = Some(cpu.to_string());
+        self
+    }
+
+    /// A library that imports nothing: no threads, all memory from the caller.
+    #[must_use]
+    pub fn freestanding(mut self, yes: bool) -> Compiler {
+        self.freestanding = yes;
+        self
+    }
+
+    /// The prefix of exported symbols of objects and static libraries; by default the model's name.
+    #[must_use]
+    pub fn prefix(mut self, prefix: &str) -> Compiler {
+        self.prefix = Some(prefix.to_string());
+        self
+    }
+
+    /// The imported graph, before any pass, described by layers.
+    ///
+    /// # Errors
+    /// When the model cannot be read or is not supported.
+    pub fn inspect(&self, path: impl AsRef<Path>) -> Result<crate::inspect::Report, Error> {
+        Ok(crate::inspect::report(&self.import(path)?))
+    }
+
+    /// The imported graph, before any pass, with the first value of each dimension.
+    ///
+    /// # Errors
+    /// When the model cannot be read or is not supported.
+    pub fn import(&self, path: impl AsRef<Path>) -> Result<Graph, Error> {
+        let first = self.dims.iter().filter_map(|(n, v)| Some((n.clone(), *v.first()?))).collect();
+        Ok(nncc_frontend::import(path.as_ref(), &self.import_options(first))?.graph)
+    }
+
+    /// What a model takes and gives, without importing it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn describe(path: impl AsRef<Path>) -> Result<nncc_frontend::Description, Error> {
+        Ok(nncc_frontend::describe(path.as_ref())?)
+    }
+
+    /// Imports, optimizes and lowers a model.
+    ///
+    /// # Errors
+    /// When the model cannot be read, is not supported, or has dimensions that are not fixed.
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<Compiled, Error> {
+        self.load_observed(path, &mut |_| {})
+    }
+
+    /// The same, naming each stage as it begins.
+    ///
+    /// # Errors
+    /// As [`Compiler::load`].
+    pub fn load_observed(&self, path: impl AsRef<Path>, stage: &mut dyn FnMut(&str)) -> Result<Compiled, Error> {
+        self.load_with(path.as_ref(), &|_| None, stage).map(|(compiled, _)| compiled)
+    }
+
+    /// Compiles for the data of one run: inputs whose numbers must be known to the compiler become constants with the value
+    /// that `data` gives them. Returns their names too; they are no inputs of the compiled model.
+    ///
+    /// # Errors
+    /// As [`Compiler::load`].
+    pub fn load_for(
+        &self,
+        path: impl AsRef<Path>,
+        data: &dyn Fn(&str) -> Option<Tensor>,
+    ) -> Result<(Compiled, Vec<String>), Error> {
+        self.load_with(path.as_ref(), data, &mut |_| {})
+    }
+
+    fn load_with(
+        &self,
+        path: &Path,
+        data: &dyn Fn(&str) -> Option<Tensor>,
+        stage: &mut dyn FnMut(&str),
+    ) -> Result<(Compiled, Vec<String>), Error> {
+        let targets = self.targets()?;
+        let mut times = Vec::new();
+        stage("reading the model");
+        let start = Instant::now();
+        let model = nncc_frontend::Model::open(path)?;
+        times.push(("read", start.elapsed()));
+        let (mut sets, mut fixed) = (Vec::new(), Vec::new());
+        for dims in combinations(&self.dims) {
+            stage("importing");
+            let start = Instant::now();
+            let (import, names) = model.import_for(&self.import_options(dims), data)?;
+            let mut graph = import.graph;
+            fixed = names;
+            times.push(("import", start.elapsed()));
+            require_known_inputs(&graph)?;
+            stage("optimizing");
+            let mut cx = PassCx::new(nncc_passes::Options { level: self.opt_level, ..Default::default() });
+            nncc_passes::optimize(&mut graph, &mut cx)?;
+            let plan = nncc_passes::plan_memory(&graph, &mut cx)?;
+            times.extend(cx.reports.iter().map(|r| (r.pass, r.time)));
+            sets.push(SetGraph { graph, plan, refusals: cx.refusals.iter().map(ToString::to_string).collect() });
+        }
+        stage("lowering");
+        let start = Instant::now();
+        let sources: Vec<SetSource<'_>> = sets.iter().map(|s| SetSource { graph: &s.graph, plan: &s.plan }).collect();
+        let program = lower(&model_name(path), &sources, &targets)?;
+        times.push(("lower", start.elapsed()));
+        stage("generating machine code");
+        let start = Instant::now();
+        let code = emit::compile_kernels(&program)?;
+        times.push(("kernels", start.elapsed()));
+        let options = emit::EmitOptions { freestanding: self.freestanding, prefix: self.prefix.clone() };
+        Ok((Compiled { program, code, sets, times, options }, fixed))
+    }
+
+    fn import_options(&self, dims: BTreeMap<String, i64>) -> ImportOptions {
+        ImportOptions { dims, fixed: self.fixed.clone(), shapes: self.shapes.clone() }
+    }
+
+    /// One target for each CPU level that the library shall carry.
+    fn targets(&self) -> Result<Vec<Target>, Error> {
+        let usage = |e: &dyn std::fmt::Display| Error::Usage(e.to_string());
+        let triple: target_lexicon::Triple = match &self.triple {
+            Some(t) => t.parse().map_err(|e| Error::Usage(format!("--target {t}: {e}")))?,
+            None => target_lexicon::Triple::host(),
+        };
+        match &self.cpu {
+            Some(cpu) => Ok(vec![Target::parse(&triple, cpu).map_err(|e| usage(&e))?]),
+            None => {
+                let levels = Target::levels(&triple).map_err(|e| usage(&e))?;
+                Ok(levels.iter().map(|&l| Target::of_level(triple.clone(), l)).collect())
+            }
+        }
+    }
+}
+
+/// Every combination of the dimensions' values, the first dimension slowest.
+fn combinations(dims: &[(String, Vec<i64>)]) -> Vec<BTreeMap<String, i64>> {
+    dims.iter().fold(vec![BTreeMap::new()], |sets, (name, values)| {
+        let with = |set: &BTreeMap<String, i64>, &v: &i64| {
+            let mut set = set.clone();
+            set.insert(name.clone(), v);
+            set
+        };
+        sets.iter().flat_map(|s| values.iter().map(move |v| with(s, v))).collect()
+    })
+}
+
+/// Code is generated for known shapes: says which dimensions of which inputs are missing, and the flag that fixes them.
+fn require_known_inputs(g: &Graph) -> Result<(), Error> {
+    let mut lines = Vec::new();
+    let mut flags = Vec::new();
+    for v in g.inputs().iter().flat_map(|&n| g.results(n)) {
+        let symbols = g.ty(v).symbols();
+        if !symbols.is_empty() {
+            lines.push(format!("  --> input \"{}\": {}", g.value(v).name, g.ty(v)));
+            flags.extend(symbols.iter().map(|s| format!("--dim {s}=NUMBER")));
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    flags.sort();
+    flags.dedup();
+    Err(Error::Unknown(format!(
+        "the model has dimensions that are not fixed\n{}\n  help: {}",
+        lines.join("\n"),
+        flags.join(" ")
+    )))
+}
+
+/// The model's name for symbols and listings: the file's stem.
+fn model_name(path: &Path) -> String {
+    path.file_stem().map_or("model".into(), |s| s.to_string_lossy().into_owned())
+}
+
+struct SetGraph {
+    graph: Graph,
+    plan: MemoryPlan,
+    refusals: Vec<String>,
+}
+
+/// A lowered model, ready to be written or run.
+pub struct Compiled {
+    program: Program,
+    code: Vec<MachineCode>,
+    sets: Vec<SetGraph>,
+    times: Vec<(&'static str, Duration)>,
+    options: emit::EmitOptions,
+}
+
+impl Compiled {
+    /// The lowered program.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The optimized graph of each shape set.
+    pub fn graphs(&self) -> impl Iterator<Item = &Graph> {
+        self.sets.iter().map(|s| &s.graph)
+    }
+
+    /// What each pass took, in order.
+    pub fn times(&self) -> &[(&'static str, Duration)] {
+        &self.times
+    }
+
+    /// Why rewrites were refused: one line each, beginning with the pass's name.
+    pub fn refusals(&self) -> impl Iterator<Item = &str> {
+        self.sets.iter().flat_map(|s| s.refusals.iter().map(String::as_str))
+    }
+
+    /// Writes a library, an object or a header. A header describes the shared library of the same options.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: impl AsRef<Path>, kind: OutputKind) -> Result<(), Error> {
+        let path = path.as_ref();
+        match kind {
+            OutputKind::Shared => drop(emit::emit_shared(&self.program, &self.code, &self.options, path)?),
+            OutputKind::Static => drop(emit::emit_archive(&self.program, &self.code, &self.options, path)?),
+            OutputKind::Object => drop(emit::emit_object(&self.program, &self.code, &self.options, path)?),
+            OutputKind::Header => {
+                let text = emit::emit_header(&self.program, &self.code, &self.options)?;
+                std::fs::write(path, text).map_err(|e| Error::io(path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The model in this process's memory, ready to run.
+    ///
+    /// # Errors
+    /// When it was compiled for another machine.
+    pub fn jit(&self) -> Result<Model, Error> {
+        Model::from_jit(emit::jit(&self.program, &self.code, &self.options)?)
+    }
+
+    /// A stage's result as text.
+    ///
+    /// # Errors
+    /// When a kernel cannot be compiled.
+    pub fn text(&self, what: Text) -> Result<String, Error> {
+        let mut out = String::new();
+        match what {
+            Text::Graph => {
+                for s in &self.sets {
+                    out += &format!("{}\n", s.graph);
+                }
+            }
+            Text::Plan => {
+                for s in &self.sets {
+                    out += &format!("{}\n", s.plan.to_text(&s.graph));
+                }
+            }
+            Text::Kernels => {
+                for k in &self.program.kernels {
+                    out += &format!("; {}\n{}\n", k.level.name(), k.ir);
+                }
+            }
+            Text::Clif | Text::Asm => {
+                for k in &self.program.kernels {
+                    let target = self.program.targets.iter().find(|t| t.level == k.level);
+                    let target = target.ok_or_else(|| Error::Internal(format!("no target for {}", k.level.name())))?;
+                    let listing = match what {
+                        Text::Clif => nncc_codegen::backend::cranelift::clif(&k.ir, target),
+                        _ => nncc_codegen::backend::for_target(target).and_then(|b| b.listing(&k.ir, target)),
+                    };
+                    let listing = listing.map_err(|e| Error::Internal(e.to_string()))?;
+                    out += &format!("; {} {}\n{listing}\n", k.level.name(), k.ir.name);
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dimensions_combine() {
+        let dims = [("N".to_string(), vec![1, 8]), ("H".to_string(), vec![32])];
+        let sets = combinations(&dims);
+        assert_eq!(sets.len(), 2);
+        assert_eq!(sets[1], BTreeMap::from([("N".to_string(), 8), ("H".to_string(), 32)]));
+        assert_eq!(combinations(&[]).len(), 1);
+    }
+
+    #[test]
+    fn the_extension_tells_the_kind() {
+        assert_eq!(OutputKind::of(Path::new("a/b.so")), Some(OutputKind::Shared));
+        assert_eq!(OutputKind::of(Path::new("b.exe")), None);
+    }
+}
