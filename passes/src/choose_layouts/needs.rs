@@ -4,9 +4,13 @@
 //! writes blocked       Conv, ConvTranspose (alone or as a root)
 //! reads                Conv of up to 4 channels: row-major, which is the model's input; else blocked
 //! takes either         MaxPool, AveragePool, Reduce over spatial axes, elementwise operators, Resize of spatial axes,
-//!                      Concat and Split of channels at multiples of a block, Identity
+//!                      BatchNorm, InstanceNorm, Concat, Split, Slice, Identity
+//! reads any            Transpose and Pad, which copy anyway: no Relayout before them, nor behind
 //! row-major            everything else
 //! ```
+//!
+//! Concat and Split of channels at other places than multiples of a block copy ranges of lanes, where row-major they may
+//! be free: that costs the bytes of the whole.
 //!
 //! Operands of a program beside the main one: of the result's rank with its channels, or of all its shape: in the
 //! result's layout. Broadcast along channels, or of lower rank: row-major. Constants: not laid out.
@@ -65,6 +69,10 @@ pub fn needs(g: &Graph, n: NodeId) -> Needs {
         own: Own::RowMajor,
         reads: operands.iter().map(|x| if constant(x) { Read::Any } else { Read::RowMajor }).collect(),
     };
+    if let Op::Transpose(_) | Op::Pad(_) = g.op(n) {
+        let own = if can_be_blocked(g, v) { free(g, v) } else { Own::RowMajor };
+        return Needs { own, reads: vec![Read::Any; operands.len()] };
+    }
     if !g.results(n).all(|v| can_be_blocked(g, v)) || matches!(g.op(n), Op::Input) {
         return row_major();
     }
@@ -90,14 +98,21 @@ pub fn needs(g: &Graph, n: NodeId) -> Needs {
         Op::Reduce(r) if r.keepdims && !r.axes.is_empty() && r.axes.iter().all(|&a| a >= 2) => free(own_reads()),
         Op::Resize(r) if spatial_resize(r) => free(own_reads()),
         Op::Identity(_) => free(own_reads()),
-        Op::Concat(c) if c.axis == 1 => {
+        Op::BatchNorm(_) | Op::InstanceNorm(_) => {
+            let mut reads = row_major().reads;
+            reads[0] = own_reads()[0];
+            free(reads)
+        }
+        Op::Concat(c) => {
             let parts: Vec<usize> = operands.iter().map(|x| channels(g, *x)).collect();
-            if whole_blocks(&parts) { free(own_reads()) } else { row_major() }
+            Needs { own: joined(g, v, c.axis, &parts), reads: own_reads() }
         }
-        Op::Split(s) if s.axis == 1 => {
+        Op::Split(s) => {
             let parts: Vec<usize> = g.results(n).map(|v| channels(g, Some(v))).collect();
-            if whole_blocks(&parts) { free(own_reads()) } else { row_major() }
+            let whole = operands[0].unwrap_or(v);
+            Needs { own: joined(g, whole, s.axis, &parts), reads: own_reads() }
         }
+        Op::Slice(_) => free(own_reads()),
         op => {
             let types: Option<Vec<_>> = operands.iter().map(|x| x.map(|x| g.ty(x))).collect();
             match types.and_then(|types| op.pointwise(&types)) {
@@ -120,6 +135,17 @@ fn free(g: &Graph, v: ValueId) -> Own {
     let dims = g.ty(v).dims().unwrap_or_default();
     let bytes = |l: Layout| l.stored_elems(&dims).unwrap_or(0).saturating_mul(4) as u64;
     Own::Free { blocked_costs: bytes(Layout::Blocked) - bytes(Layout::RowMajor), row_major_costs: 0 }
+}
+
+/// The choice of a Concat with the result `whole`, or a Split of it: lanes are copied where a part begins within a block.
+fn joined(g: &Graph, whole: ValueId, axis: usize, parts: &[usize]) -> Own {
+    match free(g, whole) {
+        Own::Free { blocked_costs, row_major_costs } if axis == 1 && !whole_blocks(parts) => {
+            let bytes = g.ty(whole).elems().unwrap_or(0).saturating_mul(4) as u64;
+            Own::Free { blocked_costs: blocked_costs.saturating_add(bytes), row_major_costs }
+        }
+        own => own,
+    }
 }
 
 /// Input, weights and bias of a convolution, and the further operands of its program.

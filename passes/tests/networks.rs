@@ -1,0 +1,68 @@
+//! Whole networks: what the passes must make of each, on the files that `tools/networks.py target/networks` writes.
+//!
+//! Without that folder there is nothing to test here; continuous integration writes it first. The numbers are what the
+//! architectures allow, counted by hand: a change that makes them worse is a lost fusion or a needless copy.
+
+use nncc_frontend::ImportOptions;
+use nncc_ir::{Graph, Op};
+use nncc_passes::{MemoryPlan, Options, PassCx, optimize, plan_memory};
+use std::path::Path;
+
+/// The network, optimized and planned; `None` if its file is not there.
+fn compiled(name: &str) -> Option<(Graph, MemoryPlan)> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/networks").join(format!("{name}.onnx"));
+    if !file.exists() {
+        eprintln!("{} is not there: tools/networks.py target/networks writes it", file.display());
+        return None;
+    }
+    let mut g = nncc_frontend::import(&file, &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}")).graph;
+    let mut cx = PassCx::new(Options { verify: true, ..Options::default() });
+    optimize(&mut g, &mut cx).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let plan = plan_memory(&g, &mut cx).unwrap_or_else(|e| panic!("{name}: {e}"));
+    Some((g, plan))
+}
+
+/// Elementwise operators that are nodes of their own, and relayouts that copy.
+fn left_over(g: &Graph, plan: &MemoryPlan) -> (usize, usize) {
+    let elementwise = g.node_ids().filter(|n| {
+        let operands = g.operands(*n);
+        let types: Vec<_> = operands.iter().flatten().map(|v| g.ty(*v)).collect();
+        g.op(*n).pointwise(&types).is_some()
+    });
+    let relayouts = g.node_ids().filter(|n| matches!(g.op(*n), Op::Relayout(_)) && !plan.elided.contains(n));
+    (elementwise.count(), relayouts.count())
+}
+
+#[test]
+fn networks_are_fused_laid_out_and_planned() {
+    // The most elementwise nodes, the most relayouts that copy. Plain chains: none, and one before a flattened classifier.
+    // SE-ResNet: the gate, the residual and the ReLU of 16 blocks. DenseNet: BatchNorm and ReLU behind 62 Concats.
+    // EfficientNet: the gate of 16 blocks. ShuffleNet: two halves of a shuffled map in 16 units, and the edges.
+    let expected = [
+        ("lenet5", 0, 1),
+        ("alexnet", 0, 1),
+        ("vgg16", 0, 1),
+        ("googlenet", 0, 0),
+        ("inception_v3", 0, 0),
+        ("resnet18", 0, 0),
+        ("resnet50", 0, 0),
+        ("seresnet50", 16, 0),
+        ("densenet121", 62, 0),
+        ("squeezenet1_1", 0, 0),
+        ("mobilenet_v2", 0, 0),
+        ("efficientnet_b0", 16, 0),
+        ("shufflenet_v2_x1_0", 0, 35),
+        ("unet256", 0, 1),
+        ("vit_b_16", 37, 1),
+    ];
+    for (name, elementwise, relayouts) in expected {
+        let Some((g, plan)) = compiled(name) else { continue };
+        let (e, r) = left_over(&g, &plan);
+        assert!(e <= elementwise, "{name}: {e} elementwise nodes, {elementwise} expected");
+        assert!(r <= relayouts, "{name}: {r} relayouts, {relayouts} expected");
+        let (ratio, arena, bound) = (plan.ratio(), plan.arena_bytes, plan.bound_bytes);
+        assert!(ratio <= 1.1, "{name}: the arena has {arena} bytes, {ratio} of the bound {bound}");
+        let normalizations = g.node_ids().filter(|n| matches!(g.op(*n), Op::BatchNorm(_))).count();
+        assert_eq!(normalizations, 0, "{name}: BatchNorms are left");
+    }
+}
