@@ -1,7 +1,7 @@
 //! Pointwise programs as kernel IR: the body of every elementwise kernel, and the epilogue of every other one.
 //!
 //! [`emit`] turns a [`Pointwise`] program into instructions on values of any lane count, one for one: the reference
-//! evaluator of `ir` is the definition of each function. [`unsupported`] names what has no kernel yet.
+//! evaluator of `ir` is the definition of each function, functions beyond arithmetic are [`crate::math`]'s.
 //!
 //! ```text
 //! dtype        in a program                         in memory
@@ -14,6 +14,7 @@
 //! where the target has it. All other floating-point instructions round as the reference does.
 
 use crate::kir::{Builder, ConvertOp, Elem, FloatCc, I64, IntCc, Type, Value};
+use crate::math;
 use crate::target::Target;
 use nncc_ir::pointwise::{BinaryFn, CompareFn, Inst, Ref, Scalar, UnaryFn};
 use nncc_ir::{DType, Pointwise};
@@ -34,17 +35,6 @@ pub fn elem_of(dtype: DType) -> Elem {
 pub fn lanes(target: &Target, p: &Pointwise) -> usize {
     let types = p.insts().iter().map(|(_, t)| *t).chain(p.inputs().iter().copied());
     types.map(|t| target.lanes(elem_of(t))).min().unwrap_or(1)
-}
-
-/// A function of the program that has no kernel.
-pub fn unsupported(p: &Pointwise) -> Option<&'static str> {
-    use UnaryFn::*;
-    p.insts().iter().find_map(|(inst, ty)| match inst {
-        Inst::Unary(Exp | Log | Log1p | Sin | Cos | Tan | Asin | Acos | Atan | Sinh | Cosh | Tanh, _)
-        | Inst::Unary(Asinh | Acosh | Atanh | Sigmoid | Erf, _) => Some("a transcendental function"),
-        Inst::Binary(BinaryFn::Pow, ..) if ty.is_float() => Some("pow"),
-        _ => None,
-    })
 }
 
 /// A value as it was loaded, in the form that programs take.
@@ -181,7 +171,23 @@ fn unary(b: &mut Builder, f: UnaryFn, dtype: DType, x: Value) -> Value {
             b.fcmp(FloatCc::Eq, size, inf)
         }
         UnaryFn::Not | UnaryFn::BitNot => b.not(x),
-        other => unreachable!("{other}: asked for without asking `unsupported`"),
+        UnaryFn::Exp => math::exp(b, x),
+        UnaryFn::Log => math::log(b, x),
+        UnaryFn::Log1p => math::log1p(b, x),
+        UnaryFn::Sin => math::sin(b, x),
+        UnaryFn::Cos => math::cos(b, x),
+        UnaryFn::Tan => math::tan(b, x),
+        UnaryFn::Asin => math::asin(b, x),
+        UnaryFn::Acos => math::acos(b, x),
+        UnaryFn::Atan => math::atan(b, x),
+        UnaryFn::Sinh => math::sinh(b, x),
+        UnaryFn::Cosh => math::cosh(b, x),
+        UnaryFn::Tanh => math::tanh(b, x),
+        UnaryFn::Asinh => math::asinh(b, x),
+        UnaryFn::Acosh => math::acosh(b, x),
+        UnaryFn::Atanh => math::atanh(b, x),
+        UnaryFn::Sigmoid => math::sigmoid(b, x),
+        UnaryFn::Erf => math::erf(b, x),
     }
 }
 
@@ -195,7 +201,7 @@ fn binary(b: &mut Builder, f: BinaryFn, dtype: DType, x: Value, y: Value) -> Val
         BinaryFn::Div if float => b.div(x, y),
         BinaryFn::Div if signed => b.div_s(x, y),
         BinaryFn::Div => b.div_u(x, y),
-        BinaryFn::Pow if float => unreachable!("pow: asked for without asking `unsupported`"),
+        BinaryFn::Pow if float => math::pow(b, x, y),
         BinaryFn::Pow => int_pow(b, signed, x, y),
         BinaryFn::Mod | BinaryFn::Fmod if float => float_remainder(b, f == BinaryFn::Mod, x, y),
         BinaryFn::Mod | BinaryFn::Fmod => int_remainder(b, f == BinaryFn::Mod, signed, x, y),

@@ -4,7 +4,6 @@
 //! output: where the output has extent 1 and the space has not, the axis is reduced.
 
 use crate::kernels::fold::{Combine, Fold, fold};
-use crate::kernels::pointwise;
 use crate::lower::elementwise::{Region, regions};
 use crate::lower::{Call, LowerCx, LowerError, Operand};
 use crate::program::Arg;
@@ -25,7 +24,7 @@ pub struct Parts {
 /// empty output.
 ///
 /// # Errors
-/// A function without a kernel, or a blocked space whose channels are reduced across blocks.
+/// A blocked space whose channels are reduced across blocks.
 pub fn lower_fold(
     parts: &Parts,
     operands: &[Operand],
@@ -34,10 +33,6 @@ pub fn lower_fold(
     label: &str,
     cx: &mut LowerCx<'_, '_>,
 ) -> Result<(), LowerError> {
-    let unsupported = [&parts.pre, &parts.post].into_iter().find_map(pointwise::unsupported);
-    if let Some(what) = unsupported {
-        return Err(cx.unsupported(format!("there is no kernel for {what}")));
-    }
     if output.elems() == 0 {
         return Ok(());
     }

@@ -7,7 +7,6 @@
 use super::cx::Operand;
 use super::{LowerCx, LowerError, lower_op};
 use crate::kernels::epilogue::{Epilogue, Extra};
-use crate::kernels::pointwise;
 use crate::pack::Packed;
 use crate::program::Arg;
 use nncc_ir::ops::fused::Fused;
@@ -75,7 +74,7 @@ fn fit(
     axis: usize,
 ) -> Result<Option<Behind>, LowerError> {
     let all_f32 = program.inputs().iter().all(|&t| t == DType::F32) && program.result_type() == DType::F32;
-    if !all_f32 || pointwise::unsupported(program).is_some() {
+    if !all_f32 {
         return Ok(None);
     }
     let mut kinds = Vec::new();

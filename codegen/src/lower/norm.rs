@@ -208,7 +208,7 @@ fn power(p: &mut Pointwise, v: Ref, beta: f64) -> Ref {
 /// Lowers local response normalisation.
 ///
 /// # Errors
-/// A blocked value, or an exponent that needs a power function that has no kernel.
+/// A blocked value.
 pub fn lower_lrn(op: &Lrn, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     let (x, y) = (cx.input(0)?, cx.output(0));
     if [x.layout, y.layout] != [Layout::RowMajor; 2] {
@@ -226,9 +226,6 @@ pub fn lower_lrn(op: &Lrn, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
         p.binary(BinaryFn::Div, v[1], power)
     });
     let parts = Parts { post, ..reduce::parts(ReduceKind::SumSquare, x.dtype, 0) };
-    if let Some(what) = crate::kernels::pointwise::unsupported(&parts.post) {
-        return Err(cx.unsupported(format!("there is no kernel for {what}")));
-    }
     // Runs of channels whose windows have the same size and move along with them.
     let window = |c: usize| op.neighbours(c, channels);
     let mut first = 0;

@@ -63,3 +63,37 @@ fn lower_with(
     let types: [DType; 3] = [x.dtype; 3];
     lower_map(&Pointwise::build(&types, last), &operands(&[&m, &s]), &y, "", cx)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Tolerance, check, tensor};
+    use nncc_ir::{Graph, Op, Origin, Tensor};
+
+    fn run(op: impl Into<Op>, x: &Tensor) {
+        let mut g = Graph::new("softmax");
+        let v = g.add_input("x", x.ty());
+        let y = g.add1(op, &[v], Origin::default(), "y").unwrap();
+        g.add_output("y", y);
+        // Exponentials to 4 ulp, and a sum of up to 1000 of them.
+        check(&g, &[x.clone()], &Tolerance::Relative { rel: 1e-5, abs: 2e-6 });
+    }
+
+    #[test]
+    fn every_axis() {
+        for dims in [&[1][..], &[1000], &[2, 37], &[3, 17, 5], &[2, 3, 4, 1], &[2, 0, 3]] {
+            for axis in 0..dims.len() {
+                run(Softmax { axis }, &tensor(1, dims));
+                run(LogSoftmax { axis }, &tensor(2, dims));
+            }
+        }
+    }
+
+    #[test]
+    fn large_numbers_do_not_overflow() {
+        let x = Tensor::f32(&[2, 3], vec![1000.0, 999.0, -1000.0, f32::NEG_INFINITY, 3e38, 0.0]);
+        run(Softmax { axis: 1 }, &x);
+        run(LogSoftmax { axis: 1 }, &x);
+        run(Softmax { axis: 1 }, &Tensor::f32(&[1, 2], vec![f32::NEG_INFINITY; 2]));
+    }
+}
