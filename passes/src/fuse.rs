@@ -285,7 +285,7 @@ fn explain(g: &Graph, cx: &mut PassCx, last: NodeId, why: Option<String>) {
         None => format!("%{} has {} users", g.value(v).name, g.users(v).count()),
         Some(_) => why.unwrap_or_else(|| "no single value leaves the operators that follow".to_string()),
     };
-    cx.refuse("fuse", &g.value(v).name.to_string(), why);
+    cx.refuse("fuse", &g.value(v).name, why);
 }
 
 /// The fused operator and its operands. With `numbers`, operands that are one number become constants of the program.

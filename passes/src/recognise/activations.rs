@@ -33,7 +33,8 @@ pub fn silu(g: &Graph, n: NodeId) -> Found {
             return Ok(Patch::one(&[s.node, n], n, Silu {}, &[x.into()]));
         }
         if let Some((y, alpha)) = times_number(g, inside).filter(|(y, _)| *y == x) {
-            (sole_use(g, s)?, sole_use(g, inside)?);
+            sole_use(g, s)?;
+            sole_use(g, inside)?;
             return Ok(Patch::one(&[inside.node, s.node, n], n, Swish { alpha }, &[y.into()]));
         }
     }
@@ -91,7 +92,8 @@ pub fn mish(g: &Graph, n: NodeId) -> Found {
     for (x, t) in both_ways(g, n)? {
         let Some(sp) = unary(g, t, UnaryFn::Tanh) else { continue };
         if matches!(g.op(sp.node), Op::Softplus(_)) && first(g, sp) == Some(x) {
-            (sole_use(g, t)?, sole_use(g, sp)?);
+            sole_use(g, t)?;
+            sole_use(g, sp)?;
             return Ok(Patch::one(&[sp.node, t.node, n], n, Mish {}, &[x.into()]));
         }
     }
@@ -125,7 +127,8 @@ pub fn gelu(g: &Graph, n: NodeId) -> Found {
         } else {
             continue;
         };
-        (sole_use(g, sum)?, sole_use(g, f)?);
+        sole_use(g, sum)?;
+        sole_use(g, f)?;
         return Ok(Patch::one(&nodes, n, Gelu { approximate }, &[x.into()]));
     }
     Err(No::Match)

@@ -75,7 +75,8 @@ pub fn group_norm(g: &Graph, n: NodeId) -> Found {
         return Err(No::Match);
     }
     let per_group = [vector(g, operand(g, normed.node, 1)?, groups)?, vector(g, operand(g, normed.node, 2)?, groups)?];
-    (sole_use(g, normed)?, sole_use(g, grouped)?);
+    sole_use(g, normed)?;
+    sole_use(g, grouped)?;
     let mut p = Patch::standing_for(&[grouped.node, normed.node, n]);
     let spread = |v: &Vec<f64>| -> Vec<f64> { (0..channels).map(|c| v[c / (channels / groups)]).collect() };
     let [scale, bias] =
