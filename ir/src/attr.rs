@@ -1,6 +1,6 @@
 //! Attributes of operators: one declaration of a struct, and the text form follows.
 //!
-//! [`operator_attrs!`] declares an operator's struct and derives how its fields print (`group=8, pads=[1,1,1,1]`) and
+//! [`operator_attrs!`](crate::operator_attrs) declares an operator's struct and derives how its fields print (`group=8, pads=[1,1,1,1]`) and
 //! parse. A field type takes part by implementing [`AttrValue`].
 
 use crate::{DType, Dim, Pointwise};
@@ -13,7 +13,7 @@ pub trait AttrValue: Sized {
     fn read(text: &str) -> Result<Self, String>;
 }
 
-/// An operator's attributes as text, derived by [`operator_attrs!`].
+/// An operator's attributes as text, derived by [`operator_attrs!`](crate::operator_attrs).
 pub trait Attributes: Sized {
     /// `(field, text)` in declaration order.
     fn attributes(&self) -> Vec<(&'static str, String)>;
@@ -61,7 +61,7 @@ macro_rules! attr_enum {
     };
 }
 
-/// The value of one field, for [`operator_attrs!`].
+/// The value of one field, for [`operator_attrs!`](crate::operator_attrs).
 pub fn read_field<T: AttrValue>(fields: &[(&str, &str)], name: &str) -> Result<T, String> {
     let (_, text) = fields.iter().find(|(f, _)| *f == name).ok_or_else(|| format!("attribute `{name}` is missing"))?;
     T::read(text).map_err(|e| format!("attribute `{name}`: {e}"))

@@ -1,7 +1,7 @@
 //! Tensors in memory, as the reference evaluator and the tests use them: dense, row-major, owned.
 //!
 //! A tensor's elements are a typed vector. Code that is about numbers reads and writes through f64 ([`Tensor::to_f64`],
-//! [`Tensor::from_f64`]); code that is about indices through i64; code that only moves elements uses [`map_data!`], which
+//! [`Tensor::from_f64`]); code that is about indices through i64; code that only moves elements uses [`map_data!`](crate::map_data), which
 //! is the same generic body for each type.
 
 use crate::{DType, TensorType};

@@ -27,7 +27,7 @@ pub const PIPELINE: &[Pass] = &[
     dce::PASS,
 ];
 
-/// Runs the optimizer. Memory is planned apart, by [`plan_memory`]: a plan is no graph.
+/// Runs the optimizer. Memory is planned apart, by [`plan_memory()`]: a plan is no graph.
 pub fn optimize(g: &mut Graph, cx: &mut PassCx) -> Result<(), PassError> {
     PIPELINE.iter().try_for_each(|pass| cx.run(g, pass))
 }

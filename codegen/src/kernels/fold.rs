@@ -21,6 +21,9 @@ use crate::kir::{ArgDecl, BinaryOp, Builder, IntCc, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::{DType, Pointwise};
 
+/// The innermost body of a reduction: from the operands' pointers and the accumulators, the next accumulators.
+type Body<'a> = dyn FnMut(&mut Builder, &[Value], &[Value]) -> Vec<Value> + 'a;
+
 /// How elements are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Combine {
@@ -228,7 +231,7 @@ impl Folding<'_> {
         depth: usize,
         pointers: &[Value],
         accs: &[Value],
-        body: &mut dyn FnMut(&mut Builder, &[Value], &[Value]) -> Vec<Value>,
+        body: &mut Body<'_>,
     ) -> Vec<Value> {
         let Some(&axis) = self.reduced.get(depth) else { return body(b, pointers, accs) };
         b.loop_(0, self.nest.dims[axis], 1, accs, |b, index, accs| {
@@ -281,9 +284,9 @@ impl Folding<'_> {
             let all = k.combine_all(b, &accs);
             let result = b.reduce(k.operation(), all);
             let mut inputs = vec![result];
-            for i in operands..k.dtypes.len() - 1 {
-                let x = b.load(Type::Scalar(elem_of(k.dtypes[i])), pointers[i]);
-                inputs.push(from_memory(b, k.dtypes[i], x));
+            for (&dtype, &pointer) in k.dtypes.iter().zip(pointers).take(k.dtypes.len() - 1).skip(operands) {
+                let x = b.load(Type::Scalar(elem_of(dtype)), pointer);
+                inputs.push(from_memory(b, dtype, x));
             }
             let y = pointwise::emit(b, k.f.post, 1, &inputs);
             let out = k.dtypes.len() - 1;

@@ -11,7 +11,7 @@
 //! are all just strides; [`Nest::collapse`] first merges axes that are one axis to every operand, so that a map of equal
 //! shapes is one long row.
 //!
-//! Tasks are runs of rows of about [`CHUNK`] elements, or pieces of a row where rows are longer. Tails are loads and stores
+//! Tasks are runs of rows of about `CHUNK` elements, or pieces of a row where rows are longer. Tails are loads and stores
 //! of parts: nothing outside of an operand is touched. An operand may be the output itself: every element is read before it
 //! is written, at the same place.
 

@@ -122,7 +122,7 @@ impl Axis {
         let mut ok = tile.clone().filter(|&o| self.input(o, tap).is_some());
         match ok.next() {
             None => 0..0,
-            Some(first) => first - tile.start..ok.last().unwrap_or(first) + 1 - tile.start,
+            Some(first) => first - tile.start..ok.next_back().unwrap_or(first) + 1 - tile.start,
         }
     }
 

@@ -410,7 +410,8 @@ mod tests {
         let axes = prop::collection::vec(axis, 1..4);
         (1usize..3, groups, axes, layout(), layout(), any::<bool>())
             .prop_map(move |(batch, (group, inputs, outputs), axes, from, to, bias)| {
-                let take = |f: fn(&(usize, usize, usize, usize, usize, usize)) -> usize| axes.iter().map(f).collect();
+                type Axis = (usize, usize, usize, usize, usize, usize);
+                let take = |f: fn(&Axis) -> usize| axes.iter().map(f).collect();
                 let three = axes.len() == 3;
                 let mut size: Vec<usize> = take(|a| a.0);
                 if three {

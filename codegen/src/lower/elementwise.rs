@@ -261,7 +261,7 @@ mod tests {
         for dtype in DType::ALL {
             let (x, y) = (samples(dtype, 1), samples(dtype, 7));
             let unary = UnaryFn::ALL.iter().filter(|f| f.takes(dtype)).map(|&function| Unary { function }.into());
-            check_functions(&[x.clone()], unary.collect());
+            check_functions(std::slice::from_ref(&x), unary.collect());
             let binary = BinaryFn::ALL.iter().filter(|f| f.takes(dtype)).map(|&function| Binary { function }.into());
             check_functions(&[x.clone(), y.clone()], binary.collect());
             check_all(

@@ -3,7 +3,7 @@
 //! Every node becomes zero or more steps, for each shape set and each CPU level on its own; packed weights and equal kernels
 //! are shared by all of them. What an operator becomes is decided in `lower/<family>.rs`, the file of the same name as the
 //! operator's home in `ir/src/ops/`: a function `lower(op, cx)` that reads its operands from the [`LowerCx`], asks a template
-//! in `kernels/` for a kernel and appends steps. Dispatch is the one `match` in [`lower_op`].
+//! in `kernels/` for a kernel and appends steps. Dispatch is the one `match` in `lower_op`.
 //!
 //! ```text
 //! Graph + Placement ──> lower_op ──> lower/<family>.rs ──> kernels/<template>.rs ──> Kernel

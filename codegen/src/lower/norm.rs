@@ -45,7 +45,7 @@ fn standardise(
     let n = x.elems() as f64 / stats.iter().product::<usize>() as f64;
     let (m, r) = (cx.temporary(x.dtype, stats, x.layout)?, cx.temporary(x.dtype, stats, x.layout)?);
     let mean = reduce::parts(ReduceKind::Mean, x.dtype, n as usize);
-    lower_fold(&mean, &[x.clone()], x, &m, "norm_mean", cx)?;
+    lower_fold(&mean, std::slice::from_ref(x), x, &m, "norm_mean", cx)?;
     let pre = program(x, 2, |p, v| {
         let d = p.binary(BinaryFn::Sub, v[0], v[1]);
         p.binary(BinaryFn::Mul, d, d)
@@ -162,7 +162,7 @@ pub fn lower_rms(op: &RmsNorm, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErro
         inverse_root(p, mean, op.epsilon)
     });
     let squares = Parts { post, ..reduce::parts(ReduceKind::SumSquare, x.dtype, 0) };
-    lower_fold(&squares, &[x.clone()], &x, &r, "norm_deviation", cx)?;
+    lower_fold(&squares, std::slice::from_ref(&x), &x, &r, "norm_deviation", cx)?;
     let map = program(&x, 3, |p, v| {
         let scaled = p.binary(BinaryFn::Mul, v[0], v[1]);
         p.binary(BinaryFn::Mul, scaled, v[2])
@@ -180,7 +180,7 @@ pub fn lower_lp(op: &LpNorm, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError>
     dims[op.axis] = 1;
     let norm = cx.temporary(x.dtype, &dims, x.layout)?;
     let kind = if op.p == 1 { ReduceKind::L1 } else { ReduceKind::L2 };
-    lower_fold(&reduce::parts(kind, x.dtype, 0), &[x.clone()], &x, &norm, "norm", cx)?;
+    lower_fold(&reduce::parts(kind, x.dtype, 0), std::slice::from_ref(&x), &x, &norm, "norm", cx)?;
     let map = program(&x, 2, |p, v| {
         let zero = p.constant(x.dtype, 0.0);
         let none = p.compare(nncc_ir::pointwise::CompareFn::Eq, v[1], zero);
@@ -307,10 +307,10 @@ mod tests {
                     Layout::RowMajor,
                 );
                 check_norm(RmsNorm { axis, epsilon: 1e-2 }, &[x.clone(), tensor(2, tail)], Layout::RowMajor);
-                check_norm(LpNorm { axis, p: 1 }, &[x.clone()], Layout::RowMajor);
+                check_norm(LpNorm { axis, p: 1 }, std::slice::from_ref(&x), Layout::RowMajor);
                 check_norm(
                     LpNorm { axis, p: 2 },
-                    &[x.clone()],
+                    std::slice::from_ref(&x),
                     if axis > 1 { Layout::Blocked } else { Layout::RowMajor },
                 );
             }

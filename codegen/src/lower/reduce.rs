@@ -30,7 +30,7 @@ pub fn lower(op: &Reduce, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     if op.kind == ReduceKind::LogSumExp {
         return log_sum_exp(&x, &output, cx);
     }
-    lower_fold(&parts(op.kind, x.dtype, n), &[x.clone()], &x, &output, "reduce", cx)
+    lower_fold(&parts(op.kind, x.dtype, n), std::slice::from_ref(&x), &x, &output, "reduce", cx)
 }
 
 /// A program of one operand.
@@ -81,7 +81,7 @@ fn log_sum_exp(x: &Operand, output: &Operand, cx: &mut LowerCx<'_, '_>) -> Resul
     let m = cx.temporary(inner, &output.dims, layout)?;
     let cast = unary(x.dtype, |p, x| p.cast(x, inner));
     let largest = Parts { pre: cast, combine: Combine::Max, post: unary(inner, |_, m| m) };
-    lower_fold(&largest, &[x.clone()], x, &m, "reduce", cx)?;
+    lower_fold(&largest, std::slice::from_ref(x), x, &m, "reduce", cx)?;
     let pre = Pointwise::build(&[x.dtype, inner], |p, v| {
         let x = p.cast(v[0], inner);
         let d = p.binary(BinaryFn::Sub, x, v[1]);
@@ -132,7 +132,7 @@ mod tests {
         g.set_layout(v, layouts[0]);
         g.set_layout(y, layouts[1]);
         g.add_output("y", y);
-        check(&g, &[x.clone()], tolerance);
+        check(&g, std::slice::from_ref(x), tolerance);
     }
 
     /// Sums of up to 2000 numbers below 1 in f32: each addition rounds a partial sum of at most that size.

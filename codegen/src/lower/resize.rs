@@ -13,6 +13,9 @@ use crate::program::Arg;
 use nncc_ir::ops::resize::{Resize, ResizeMode, Table};
 use nncc_ir::{BLOCK, DType, HALF_BLOCK, Layout, Pointwise, Tensor, padded_channels};
 
+/// Outer loops as (count, stride in x, stride in y), inner elements, and where x and y begin.
+type Part = ([(usize, usize, usize); 2], usize, [usize; 2]);
+
 /// Lowers a resize.
 ///
 /// # Errors
@@ -31,7 +34,7 @@ pub fn lower(op: &Resize, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     let wide = cx.temporary(DType::F64, &x.dims, x.layout)?;
     let done = cx.temporary(DType::F64, &y.dims, y.layout)?;
     let cast = |from: DType, to: DType| Pointwise::build(&[from], |p, v| p.cast(v[0], to));
-    lower_map(&cast(x.dtype, DType::F64), &[x.clone()], &wide, "cast", cx)?;
+    lower_map(&cast(x.dtype, DType::F64), std::slice::from_ref(&x), &wide, "cast", cx)?;
     lower_axes(op, &wide, &done, cx)?;
     lower_map(&cast(DType::F64, y.dtype), &[done], &y, "cast", cx)
 }
@@ -74,8 +77,7 @@ fn lower_axis(
     let (elem, n) = (elem_of(x.dtype), y.dims[axis]);
     let behind: usize = x.dims[axis + 1..].iter().product();
     let plane = |o: &Operand| o.dims.get(2..).map_or(1, |s| s.iter().product::<usize>());
-    // (outer loops, inner elements, where x and y begin)
-    let mut parts: Vec<([(usize, usize, usize); 2], usize, [usize; 2])> = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
     match x.layout {
         Layout::RowMajor => {
             let before = x.dims[..axis].iter().product();
@@ -153,7 +155,7 @@ mod tests {
         g.set_layout(v, layout);
         g.set_layout(y, layout);
         g.add_output("y", y);
-        check(&g, &[x.clone()], if exact { &Tolerance::Exact } else { &CLOSE });
+        check(&g, std::slice::from_ref(x), if exact { &Tolerance::Exact } else { &CLOSE });
     }
 
     fn resize(mode: ResizeMode, coordinate: Coordinate, sizes: &[usize]) -> Resize {

@@ -93,7 +93,7 @@ mod tests {
         let v = g.add_input("x", x.ty());
         let y = g.add1(op, &[v], Origin::default(), "y").unwrap();
         g.add_output("y", y);
-        check(&g, &[x.clone()], tolerance);
+        check(&g, std::slice::from_ref(x), tolerance);
     }
 
     #[test]

@@ -76,7 +76,7 @@ mod tests {
         let y = g.add1(op, &[v], Origin::default(), "y").unwrap();
         g.add_output("y", y);
         // Exponentials to 4 ulp, and a sum of up to 1000 of them.
-        check(&g, &[x.clone()], &Tolerance::Relative { rel: 1e-5, abs: 2e-6 });
+        check(&g, std::slice::from_ref(x), &Tolerance::Relative { rel: 1e-5, abs: 2e-6 });
     }
 
     #[test]

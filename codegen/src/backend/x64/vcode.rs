@@ -149,7 +149,7 @@ fn operands(inst: &Inst) -> SmallVec<[Operand; 6]> {
     out
 }
 
-/// The registers of an allocated instruction, by operand: what [`operands`] listed, in the same order.
+/// The registers of an allocated instruction, by operand: what `operands` listed, in the same order.
 pub struct Slots<'a> {
     allocs: std::slice::Iter<'a, regalloc2::Allocation>,
 }

@@ -74,7 +74,7 @@ impl<'a> Depthwise<'a> {
     pub fn is_small(&self) -> bool {
         let runs = self.conv.axes[2].runs(self.pixels);
         let body = |run: &Run| run.taps.iter().map(|g| g.taps.len() * (2 * g.pixels.len() + 1)).sum::<usize>();
-        let edge = 1 + usize::from(padded_channels(self.conv.groups) % BLOCK != 0);
+        let edge = 1 + usize::from(!padded_channels(self.conv.groups).is_multiple_of(BLOCK));
         let bytes = runs.iter().map(body).sum::<usize>() * 8 * edge;
         let plane = 4 * BLOCK * self.conv.axes[2].inputs.max(self.conv.axes[2].out_extent);
         bytes <= 24 * 1024 && plane < 1 << 30

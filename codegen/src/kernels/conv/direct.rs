@@ -17,7 +17,7 @@
 //! elements, with partial vectors for the last columns.
 //!
 //! The loop over channels inside of a block is unrolled until the loop's own instructions are below 5 %. Its order of loads
-//! follows the register budget in [`tile`](super::tile): the smaller side of the tile is held, the other streamed.
+//! follows the register budget in [`tile`]: the smaller side of the tile is held, the other streamed.
 //!
 //! Passes: when a tile's weights exceed half of L1, the channel blocks are split so that one part's weights fit. Partial sums
 //! then lie in the output, which a residual must not share with it: `Same` extras read where the output is written for the

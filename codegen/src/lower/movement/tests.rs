@@ -164,7 +164,7 @@ fn nans_keep_their_payload() {
     let x = Tensor::f32(&[2, 9, 5], (0..90).map(bits).collect());
     let g = single(Transpose { perm: vec![2, 1, 0] }.into(), &[(x.clone(), Layout::Blocked)], Layout::RowMajor);
     // `check` takes all NaNs for equal; as integers they are not.
-    check(&g, &[x.clone()], &Tolerance::Exact);
+    check(&g, std::slice::from_ref(&x), &Tolerance::Exact);
     let raw = Tensor::from_bytes(DType::I32, x.dims(), &x.to_bytes()).expect("as many bytes");
     check_single(Transpose { perm: vec![2, 1, 0] }, &[(raw, Layout::Blocked)], Layout::RowMajor);
 }
