@@ -10,13 +10,13 @@
 //! Each classifier's five highest classes must be the same five in the same order. Three of the networks also run on
 //! aarch64 and on a baseline x86-64, by emulation.
 
-#[path = "support/compare.rs"]
-mod compare;
 #[path = "support/machine.rs"]
 mod machine;
+#[path = "support/range.rs"]
+mod range;
 
-use compare::{relative_to_range, top};
 use nncc::{Compiler, DType, Tensor, arrays};
+use range::{relative_to_range, top};
 use std::path::{Path, PathBuf};
 
 /// The difference that is allowed whatever another engine does: 17 units in the last place of f32 at the range's end.

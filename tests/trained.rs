@@ -7,7 +7,6 @@
 //!
 //! Expected values were measured with onnxruntime 1.32 in f32, probabilities to 0.002.
 
-use image::RgbImage;
 use nncc::{Compiler, Tensor, arrays};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -90,17 +89,56 @@ fn fetched(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-fn textline() -> RgbImage {
-    image::open(root().join("tests/data/textline.png")).expect("the picture is there").to_rgb8()
+/// A picture: rows of red, green and blue.
+#[derive(Clone)]
+struct Picture {
+    width: usize,
+    pixels: Vec<[u8; 3]>,
+}
+
+impl Picture {
+    fn textline() -> Picture {
+        let file = std::fs::File::open(root().join("tests/data/textline.png")).expect("the picture is there");
+        let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().expect("it is a PNG");
+        let mut bytes = vec![0; reader.output_buffer_size().expect("a small picture")];
+        let info = reader.next_frame(&mut bytes).expect("it is a whole PNG");
+        assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+        let pixels = bytes[..info.buffer_size()].chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect();
+        Picture { width: info.width as usize, pixels }
+    }
+
+    fn height(&self) -> usize {
+        self.pixels.len() / self.width
+    }
+
+    /// Turned upside down.
+    fn turned(&self) -> Picture {
+        Picture { width: self.width, pixels: self.pixels.iter().rev().copied().collect() }
+    }
+
+    /// Each row stretched to `width`, linearly between the centres of pixels.
+    fn of_width(&self, width: usize) -> Picture {
+        let last = self.width - 1;
+        let stretch = |row: &[[u8; 3]]| -> Vec<[u8; 3]> {
+            let pixel = |i: usize| {
+                let at = (i as f32 + 0.5) * self.width as f32 / width as f32 - 0.5;
+                let left = (at.max(0.0) as usize).min(last);
+                let share = (at - left as f32).clamp(0.0, 1.0);
+                let (a, b) = (row[left], row[(left + 1).min(last)]);
+                std::array::from_fn(|c| (f32::from(a[c]) * (1.0 - share) + f32::from(b[c]) * share).round() as u8)
+            };
+            (0..width).map(pixel).collect()
+        };
+        Picture { width, pixels: self.pixels.chunks_exact(self.width).flat_map(stretch).collect() }
+    }
 }
 
 /// The picture as NCHW f32, blue first, `(x / 255 - mean) / std` a channel.
-fn normalised(picture: &RgbImage, mean: [f32; 3], std: [f32; 3]) -> Tensor {
-    let (width, height) = picture.dimensions();
+fn normalised(picture: &Picture, mean: [f32; 3], std: [f32; 3]) -> Tensor {
     let values = (0..3).flat_map(|channel| {
-        picture.pixels().map(move |p| (f32::from(p.0[2 - channel]) / 255.0 - mean[channel]) / std[channel])
+        picture.pixels.iter().map(move |p| (f32::from(p[2 - channel]) / 255.0 - mean[channel]) / std[channel])
     });
-    Tensor::f32(&[1, 3, height as usize, width as usize], values.collect())
+    Tensor::f32(&[1, 3, picture.height(), picture.width], values.collect())
 }
 
 /// Compiles the model for this input and runs it.
@@ -116,7 +154,7 @@ const HALF: [f32; 3] = [0.5; 3];
 #[test]
 fn pp_ocr_recognises_a_line_of_text() {
     let Some(path) = fetched("ch_PP-OCRv4_rec_infer.onnx") else { return };
-    let output = run(&path, &normalised(&textline(), HALF, HALF));
+    let output = run(&path, &normalised(&Picture::textline(), HALF, HALF));
     assert_eq!(output.dims(), [1, 40, 6625]);
     let alphabet = metadata(&std::fs::read(&path).expect("the model is readable"), "character");
     let alphabet: Vec<&str> = alphabet.lines().collect();
@@ -159,8 +197,8 @@ fn metadata(file: &[u8], key: &str) -> String {
 #[test]
 fn pp_ocr_tells_which_way_up_a_line_is() {
     let Some(path) = fetched("ch_ppocr_mobile_v2.0_cls_infer.onnx") else { return };
-    let line = image::imageops::resize(&textline(), 192, 48, image::imageops::FilterType::Triangle);
-    for (picture, expected) in [(line.clone(), [1.0, 0.0]), (image::imageops::rotate180(&line), [0.0, 1.0])] {
+    let line = Picture::textline().of_width(192);
+    for (picture, expected) in [(line.clone(), [1.0, 0.0]), (line.turned(), [0.0, 1.0])] {
         let output = run(&path, &normalised(&picture, HALF, HALF)).to_f64();
         for (p, e) in output.iter().zip(expected) {
             assert!((p - e).abs() < 0.002, "{output:?}, expected {expected:?}");
@@ -171,8 +209,9 @@ fn pp_ocr_tells_which_way_up_a_line_is() {
 #[test]
 fn pp_ocr_finds_a_line_on_a_page() {
     let Some(path) = fetched("ch_PP-OCRv4_det_infer.onnx") else { return };
-    let mut page = RgbImage::from_pixel(320, 320, image::Rgb([255; 3]));
-    image::imageops::replace(&mut page, &textline(), 0, 100);
+    let line = Picture::textline();
+    let mut page = Picture { width: 320, pixels: vec![[255; 3]; 320 * 320] };
+    page.pixels[100 * 320..100 * 320 + line.pixels.len()].copy_from_slice(&line.pixels);
     // blue first, as the picture is fed; the means are ImageNet's in the order in which PP-OCR applies them
     let output = run(&path, &normalised(&page, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]));
     assert_eq!(output.dims(), [1, 1, 320, 320]);

@@ -1,7 +1,7 @@
 //! What a case is run by: machine code in memory, the reference evaluator, or a library on another machine.
 
 use super::cases::Case;
-use super::compare::all_close;
+use super::close::all_close;
 use super::machine::MACHINES;
 use nncc::{Compiler, DType, Tensor, arrays};
 use nncc_frontend::ImportOptions;

@@ -7,8 +7,8 @@
 //! a test in the closing line, and a case that is neither listed nor passing as ignored.
 
 mod cases;
-#[path = "../support/compare.rs"]
-mod compare;
+#[path = "../support/close.rs"]
+mod close;
 mod engine;
 #[path = "../support/machine.rs"]
 mod machine;
