@@ -57,7 +57,12 @@ fn endure(bytes: &[u8], what: &str) -> Result<(), TestCaseError> {
     let outcome = compile(&path);
     let used = PEAK.load(Ordering::Relaxed).saturating_sub(before);
     let limit = FIXED + FACTOR * bytes.len();
-    prop_assert!(used <= limit, "{what}: {} bytes took {used} bytes of memory, {limit} are allowed ({:?})", bytes.len(), outcome.err());
+    prop_assert!(
+        used <= limit,
+        "{what}: {} bytes took {used} bytes of memory, {limit} are allowed ({:?})",
+        bytes.len(),
+        outcome.err()
+    );
     if let Err(e) = outcome {
         prop_assert!(!e.to_string().is_empty(), "{what}: an error without a message");
     }
@@ -68,9 +73,19 @@ fn endure(bytes: &[u8], what: &str) -> Result<(), TestCaseError> {
 fn seeds() -> Vec<Vec<u8>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let mut paths: Vec<PathBuf> = Vec::new();
-    let names = ["node/test_conv_with_strides_padding", "node/test_maxpool_2d_ceil", "node/test_resize_upsample_sizes_nearest",
-        "node/test_einsum_batch_matmul", "node/test_scatternd", "node/test_top_k", "node/test_reduce_mean_keepdims_example",
-        "node/test_layer_normalization_4d_axis2", "node/test_convtranspose_group_2", "node/test_pad", "light/test_squeezenet"];
+    let names = [
+        "node/test_conv_with_strides_padding",
+        "node/test_maxpool_2d_ceil",
+        "node/test_resize_upsample_sizes_nearest",
+        "node/test_einsum_batch_matmul",
+        "node/test_scatternd",
+        "node/test_top_k",
+        "node/test_reduce_mean_keepdims_example",
+        "node/test_layer_normalization_4d_axis2",
+        "node/test_convtranspose_group_2",
+        "node/test_pad",
+        "light/test_squeezenet",
+    ];
     paths.extend(names.iter().map(|name| root.join("onnx-cases").join(name)));
     for entry in std::fs::read_dir(root.join("import-cases/import")).into_iter().flatten().flatten() {
         paths.push(entry.path());

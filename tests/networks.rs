@@ -25,13 +25,18 @@ const FLOOR: f64 = 2e-6;
 /// A network's files; the test says how to make them if they are missing.
 fn network(name: &str, file: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/networks").join(format!("{name}.{file}"));
-    assert!(path.exists(), "{}: missing; write it with: python tools/networks.py target/networks {name}", path.display());
+    assert!(
+        path.exists(),
+        "{}: missing; write it with: python tools/networks.py target/networks {name}",
+        path.display()
+    );
     path
 }
 
 fn check(name: &str, onnxruntime: f64) {
     let (input, exact) = arrays_of(name);
-    let model = Compiler::new().load(network(name, "onnx")).and_then(|c| c.jit()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let model =
+        Compiler::new().load(network(name, "onnx")).and_then(|c| c.jit()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let outputs = model.run(&[input]).unwrap_or_else(|e| panic!("{name}: {e}"));
     compare_with_exact(name, &outputs, &exact, onnxruntime);
 }
@@ -48,7 +53,9 @@ fn compare_with_exact(name: &str, outputs: &[Tensor], exact: &Tensor, onnxruntim
     let (got, want) = (outputs[0].to_f64(), exact.to_f64());
     let distance = relative_to_range(&got, &want);
     let allowed = (3.0 * onnxruntime).max(FLOOR);
-    println!("{name}: {distance:.1e} of the range off the exact output, {allowed:.1e} allowed, onnxruntime {onnxruntime:.1e}");
+    println!(
+        "{name}: {distance:.1e} of the range off the exact output, {allowed:.1e} allowed, onnxruntime {onnxruntime:.1e}"
+    );
     assert!(distance <= allowed, "{name}: {distance:.2e} of the range off the exact output, {allowed:.1e} is allowed");
     if exact.dims().len() == 2 {
         assert_eq!(top(&got, 5), top(&want, 5), "{name}: the five highest classes");

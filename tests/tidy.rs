@@ -126,10 +126,7 @@ fn backends_stay_behind_their_trait() {
         for (word, home) in [
             ("iced_x86", &["codegen/src/backend/x64", "codegen/src/emit", "codegen/tests", "tests/"][..]),
             ("regalloc2", &["codegen/src/backend/x64"][..]),
-            (
-                "cranelift_codegen",
-                &["codegen/src/backend/cranelift", "codegen/src/emit", "codegen/tests"][..],
-            ),
+            ("cranelift_codegen", &["codegen/src/backend/cranelift", "codegen/src/emit", "codegen/tests"][..]),
         ] {
             for (i, line) in source.text.lines().enumerate() {
                 let at_home = home.iter().any(|h| source.path.starts_with(h)) || source.path == "tests/tidy.rs";

@@ -37,8 +37,14 @@ fn efficientnet_lite0_classifies_photographs() {
     let labels = std::fs::read_to_string(file("imagenet_labels.txt")).expect("the labels are there");
     let labels: Vec<&str> = labels.lines().collect();
     for (photograph, expected) in [
-        ("china.png", [("palace", 0.301), ("bell cote", 0.222), ("monastery", 0.103), ("castle", 0.051), ("lakeside", 0.045)]),
-        ("flower.png", [("daisy", 0.228), ("mushroom", 0.114), ("bee", 0.049), ("hen-of-the-woods", 0.042), ("pot", 0.040)]),
+        (
+            "china.png",
+            [("palace", 0.301), ("bell cote", 0.222), ("monastery", 0.103), ("castle", 0.051), ("lakeside", 0.045)],
+        ),
+        (
+            "flower.png",
+            [("daisy", 0.228), ("mushroom", 0.114), ("bee", 0.049), ("hen-of-the-woods", 0.042), ("pot", 0.040)],
+        ),
     ] {
         let arrays_file = scratch(&format!("{photograph}.npz"));
         let printed = nncc(&[
@@ -64,7 +70,11 @@ fn efficientnet_lite0_classifies_photographs() {
         order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
         for (rank, (label, probability)) in expected.into_iter().enumerate() {
             let class = order[rank];
-            assert!(labels[class].starts_with(label), "{photograph}: number {rank} is {}, expected {label}", labels[class]);
+            assert!(
+                labels[class].starts_with(label),
+                "{photograph}: number {rank} is {}, expected {label}",
+                labels[class]
+            );
             let off = (probabilities[class] - probability).abs();
             assert!(off <= 0.002, "{photograph}: {label} {:.4}, expected {probability}", probabilities[class]);
             assert!(printed.contains(label), "{photograph}: {label} is not printed:\n{printed}");

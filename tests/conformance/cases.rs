@@ -62,7 +62,12 @@ pub fn all() -> Result<Vec<Case>, String> {
     for (folder, script) in [("onnx-cases", "onnx_cases.py"), ("import-cases", "import_cases.py")] {
         let home = root().join("target").join(folder);
         let path = home.join("cases.json");
-        let missing = || format!("{}: missing or unreadable; write the cases with: python tools/{script} target/{folder}", path.display());
+        let missing = || {
+            format!(
+                "{}: missing or unreadable; write the cases with: python tools/{script} target/{folder}",
+                path.display()
+            )
+        };
         let text = std::fs::read_to_string(&path).map_err(|_| missing())?;
         let listing: Listing = serde_json::from_str(&text).map_err(|e| format!("{} ({e})", missing()))?;
         cases.extend(listing.cases.into_iter().map(|c| Case { home: home.clone(), ..c }));

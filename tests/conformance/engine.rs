@@ -51,7 +51,8 @@ impl Engine {
                 return Err(format!("wrong: {} outputs, expected {}", outputs.len(), wanted.len()));
             }
             for ((output, want), value) in outputs.iter().zip(&wanted).zip(&case.outputs) {
-                all_close(output, want, case.rtol, case.atol).map_err(|e| format!("wrong: output {}: {e}", value.name))?;
+                all_close(output, want, case.rtol, case.atol)
+                    .map_err(|e| format!("wrong: output {}: {e}", value.name))?;
             }
         }
         Ok(())

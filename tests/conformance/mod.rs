@@ -65,7 +65,8 @@ pub fn main(plan: &Plan) -> ExitCode {
 fn run(engine: Engine, plan: &Plan, all: &[Case], words: &[&str]) -> bool {
     let start = Instant::now();
     let path = root().join("tests/conformance/passing.txt");
-    let listed: BTreeSet<String> = std::fs::read_to_string(&path).unwrap_or_default().lines().map(str::to_string).collect();
+    let listed: BTreeSet<String> =
+        std::fs::read_to_string(&path).unwrap_or_default().lines().map(str::to_string).collect();
     let wanted = |c: &&Case| {
         (plan.unlisted || listed.contains(&c.name)) && (words.is_empty() || words.iter().any(|w| c.name.contains(w)))
     };
@@ -94,7 +95,11 @@ fn run(engine: Engine, plan: &Plan, all: &[Case], words: &[&str]) -> bool {
         }
         let new: Vec<&String> = passed.difference(&listed).collect();
         if let Some(first) = new.first() {
-            println!("{} cases pass that {} does not list, such as {first}; NNCC_BLESS=1 adds them", new.len(), path.display());
+            println!(
+                "{} cases pass that {} does not list, such as {first}; NNCC_BLESS=1 adds them",
+                new.len(),
+                path.display()
+            );
         }
     }
     for outcome in &broken {

@@ -126,7 +126,8 @@ fn ask(slot: &mut Option<Worker>, engine: Engine, name: &str) -> Result<(), Stri
 /// The child's side: answers each line of standard input until it ends.
 pub fn serve(engine: Engine) {
     std::panic::set_hook(Box::new(|_| {}));
-    let cases: HashMap<String, Case> = cases::all().unwrap_or_default().into_iter().map(|c| (c.name.clone(), c)).collect();
+    let cases: HashMap<String, Case> =
+        cases::all().unwrap_or_default().into_iter().map(|c| (c.name.clone(), c)).collect();
     for name in std::io::stdin().lines().map_while(Result::ok) {
         let result = match cases.get(&name) {
             None => Err("no such case".to_string()),

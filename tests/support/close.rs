@@ -16,6 +16,12 @@ pub fn all_close(got: &Tensor, want: &Tensor, rtol: f64, atol: f64) -> Result<()
     let wrong: Vec<usize> = (0..g.len()).filter(|&i| !close(g[i], w[i])).collect();
     match wrong.first() {
         None => Ok(()),
-        Some(&i) => Err(format!("{} of {} elements differ, the first at {i}: {}, expected {}", wrong.len(), g.len(), g[i], w[i])),
+        Some(&i) => Err(format!(
+            "{} of {} elements differ, the first at {i}: {}, expected {}",
+            wrong.len(),
+            g.len(),
+            g[i],
+            w[i]
+        )),
     }
 }

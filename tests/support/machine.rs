@@ -49,7 +49,12 @@ impl Machine {
     }
 
     /// Runs a model that was compiled for this machine. `outputs` are the dtypes and shapes of its outputs.
-    pub fn run(&self, compiled: &Compiled, inputs: &[Tensor], outputs: &[(DType, Vec<usize>)]) -> Result<Vec<Tensor>, String> {
+    pub fn run(
+        &self,
+        compiled: &Compiled,
+        inputs: &[Tensor],
+        outputs: &[(DType, Vec<usize>)],
+    ) -> Result<Vec<Tensor>, String> {
         let folder = Folder::new()?;
         let library = folder.file("model.so");
         compiled.write(&library, OutputKind::Shared).map_err(|e| format!("emit: {e}"))?;

@@ -5,7 +5,11 @@ pub fn relative_to_range(got: &[f64], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len(), "number of elements");
     let low = want.iter().copied().fold(f64::INFINITY, f64::min);
     let high = want.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let largest = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) });
+    let largest = got
+        .iter()
+        .zip(want)
+        .map(|(g, w)| (g - w).abs())
+        .fold(0.0, |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) });
     largest / (high - low)
 }
 
