@@ -35,8 +35,6 @@ pub struct Case {
 pub struct Value {
     /// Its name in the graph.
     pub name: String,
-    /// Its element type, by numpy's name.
-    pub dtype: String,
 }
 
 #[derive(Deserialize)]
