@@ -16,6 +16,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("codegen/src/emit/jit", "makes memory executable"),
     ("codegen/tests/", "calls the machine code under test"),
     ("codegen/src/backend/testing/", "calls the machine code under test"),
+    ("codegen/src/testing.rs", "calls the machine code under test"),
     ("frontend/src/", "maps external data files into memory"),
     ("src/", "hands JIT memory to the runtime"),
     ("examples/", "call a compiled model as an embedding program does"),
