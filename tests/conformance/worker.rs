@@ -78,10 +78,10 @@ impl Worker {
         let (sender, answers) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if let Some(answer) = line.strip_prefix(ANSWER) {
-                    if sender.send(answer.to_string()).is_err() {
-                        break;
-                    }
+                if let Some(answer) = line.strip_prefix(ANSWER)
+                    && sender.send(answer.to_string()).is_err()
+                {
+                    break;
                 }
             }
         });
