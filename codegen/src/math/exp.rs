@@ -1,6 +1,8 @@
 //! The exponential and what is made of it: exp, expm1, sigmoid, tanh, sinh, cosh.
 //!
-//!     x = n ln 2 + r,   |r| <= ln(2)/2,   e^x = 2^n (1 + q),   q = e^r - 1 = r + r^2 P(r)
+//! ```text
+//! x = n ln 2 + r,   |r| <= ln(2)/2,   e^x = 2^n (1 + q),   q = e^r - 1 = r + r^2 P(r)
+//! ```
 //!
 //! `n ln 2` is subtracted in two parts, the first exactly. `2^n` is applied as two factors, so that results above the largest
 //! and below the smallest normal number come out rounded once. `expm1` puts the 1 back where it cancels, `2^n q + (2^n - 1)`;

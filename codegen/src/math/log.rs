@@ -1,7 +1,9 @@
 //! The natural logarithm and what is made of it: log, log1p, softplus, asinh, acosh, atanh.
 //!
-//!     x = 2^e m,   sqrt(1/2) <= m < sqrt(2),   f = m - 1,   s = f / (2 + f),   z = s^2
-//!     log m = 2 atanh(s) = f - (f^2/2 - s (f^2/2 + z P(z)))
+//! ```text
+//! x = 2^e m,   sqrt(1/2) <= m < sqrt(2),   f = m - 1,   s = f / (2 + f),   z = s^2
+//! log m = 2 atanh(s) = f - (f^2/2 - s (f^2/2 + z P(z)))
+//! ```
 //!
 //! The second form (as in Sun's fdlibm, 1993) keeps `f`, which is exact, out of the rounding.
 

@@ -1,6 +1,8 @@
 //! sin, cos, tan, in `f64` for both formats.
 //!
-//!     x = n pi/2 + r,   |r| <= pi/4 and a bit,   n mod 4 says which of +-sin r, +-cos r
+//! ```text
+//! x = n pi/2 + r,   |r| <= pi/4 and a bit,   n mod 4 says which of +-sin r, +-cos r
+//! ```
 //!
 //! Up to 2^50 in magnitude, `n pi/2` is subtracted as three exact products (Cody and Waite). An `f32` beyond that is reduced
 //! after Payne and Hanek (1983): only the bits of 2/pi that the exponent leaves below 4 are multiplied; that code runs when
