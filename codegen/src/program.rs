@@ -203,7 +203,7 @@ pub struct Step {
     pub op: String,
     /// The kernel.
     pub kernel: KernelId,
-    /// The kernel's operands, in its order.
+    /// The kernel's operands, in its order; behind them the places of results that are none of these.
     pub args: Vec<Arg>,
     /// How many independent tasks the kernel splits into: the unit of threading. 0 only for an empty output.
     pub tasks: u64,
@@ -241,6 +241,20 @@ pub enum Arg {
     Output(u32, usize),
     /// In a constant, at an offset.
     Const(ConstId, usize),
+}
+
+impl Arg {
+    /// Whether `other` is a place in the `bytes` bytes that begin here. Of no bytes, the beginning is one.
+    pub fn holds(self, bytes: usize, other: Arg) -> bool {
+        let (begin, place) = match (self, other) {
+            (Arg::Arena(a), Arg::Arena(b)) => (a, b),
+            (Arg::Input(i, a), Arg::Input(j, b)) if i == j => (a, b),
+            (Arg::Output(i, a), Arg::Output(j, b)) if i == j => (a, b),
+            (Arg::Const(i, a), Arg::Const(j, b)) if i == j => (a, b),
+            _ => return false,
+        };
+        (begin..begin + bytes.max(1)).contains(&place)
+    }
 }
 
 /// A broken invariant: a bug in lowering, never in the user's model.

@@ -354,7 +354,7 @@ impl Executor for Interpreted {
         let kernel = &run.program.kernels[step.kernel.0 as usize].ir;
         for (begin, end) in ranges(step.tasks) {
             let mut buffers: Vec<Vec<u8>> = Vec::new();
-            for &arg in &step.args {
+            for &arg in step.args.iter().take(kernel.args.len()) {
                 let len = run.extent(memory, arg);
                 let (buffer, offset) = memory.buffer(arg);
                 buffers.push(buffer[offset..offset + len].to_vec());

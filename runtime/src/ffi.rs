@@ -42,7 +42,7 @@ pub struct RawStep {
     pub bytes: u64,
 }
 
-/// `nncc_bounds`: what a run needs at most.
+/// `nncc_bounds`: what a library holds, and a run needs at most.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
@@ -58,6 +58,8 @@ pub struct Bounds {
     pub weight_bytes: u64,
     /// Multiply-accumulate operations of a run.
     pub macs: u64,
+    /// Functions that the library imports from libc.
+    pub imports: u64,
 }
 
 /// `nncc_trace_event`.

@@ -3,6 +3,7 @@
 //! | backend | for | vectors |
 //! |---|---|---|
 //! | [`cranelift`] | x86-64-v1, AArch64 | 128 bits |
+//! | [`x64`] | x86-64-v3, x86-64-v4 | 256 and 512 bits |
 //!
 //! What comes out is position independent and needs nothing: constants stand behind the code in the same bytes, there are no
 //! relocations, no calls, no unwind information. Which backend compiles a level is said in one place, [`for_target`].

@@ -303,8 +303,9 @@ pub const ENTRIES: [EntryDef; 23] = [
         ],
         doc: &[
             "Runs the model on buffers of the sizes that the shape set says, in the model's order. Allocates nothing.",
-            "Each buffer is aligned to its element type (64 bytes is fastest). Inputs are only read. An output must not",
-            "overlap an input or another output. The floating-point control state is left as found.",
+            "Each buffer is aligned to its element type (64 bytes is fastest); that of a tensor without elements may be",
+            "null. Inputs are only read. An output must not overlap an input or another output. The floating-point",
+            "control state is left as found.",
         ],
     },
     entry(
@@ -373,6 +374,8 @@ pub mod bounds {
     pub const CODE: i32 = 24;
     pub const WEIGHTS: i32 = 32;
     pub const MACS: i32 = 40;
+    pub const IMPORTS: i32 = 48;
+    pub const SIZE: i32 = 56;
 }
 
 /// Field offsets of `nncc_trace_event`.

@@ -102,6 +102,11 @@ pub const IMPORTS: [(Fun, &str); 7] = [
     (Fun::ClockGettime, "clock_gettime"),
 ];
 
+/// What a library imports.
+pub fn imports(freestanding: bool) -> &'static [(Fun, &'static str)] {
+    if freestanding { &[] } else { &IMPORTS }
+}
+
 /// Internal functions with parameter and result types.
 const INTERNAL: [(Fun, &[Type], Option<Type>); 26] = [
     (Fun::Cpuid, &[I32, I32, I64], None),

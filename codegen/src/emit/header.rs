@@ -5,6 +5,7 @@
 //! functions, under its prefix.
 
 use super::abi::{self, ENTRIES, ERRORS};
+use super::functions::imports;
 use super::library::typed_parameters;
 use super::{EmitError, EmitOptions, Emitted, c_identifier};
 use crate::backend::MachineCode;
@@ -85,7 +86,7 @@ typedef struct nncc_step {
     uint64_t bytes;     /* memory that it reads and writes at least once */
 } nncc_step;
 
-/* What a run needs at most. */
+/* What a library holds, and a run needs at most. */
 typedef struct nncc_bounds {
     uint64_t arena_bytes;   /* all intermediate values */
     uint64_t scratch_bytes; /* for each thread */
@@ -93,6 +94,7 @@ typedef struct nncc_bounds {
     uint64_t code_bytes;
     uint64_t weight_bytes;
     uint64_t macs;
+    uint64_t imports; /* functions that the library imports from libc */
 } nncc_bounds;
 
 /* Told to the trace hook after each step; valid during the call only. */
@@ -175,8 +177,11 @@ fn constants(out: &mut String, program: &Program, options: &EmitOptions, emitted
         let why = if why.is_empty() { String::new() } else { format!(" /* {why} */") };
         define(name, &format_args!("UINT64_C({value})"), &why);
     }
-    let imports = if options.freestanding { "none" } else { "libc: malloc, free, pthread_*, syscall, clock_gettime" };
-    let _ = writeln!(out, "/* Imports: {imports}. */\n");
+    let imports = imports(options.freestanding);
+    let names: Vec<&str> = imports.iter().map(|(_, symbol)| *symbol).collect();
+    let names = if names.is_empty() { String::new() } else { format!(" /* libc: {} */", names.join(", ")) };
+    define("IMPORTS", &format_args!("{}u", imports.len()), &names);
+    out.push('\n');
     for (s, set) in program.sets.iter().enumerate() {
         let _ = writeln!(out, "/* Shape set {s}");
         for (kind, ports) in [("input", &set.inputs), ("output", &set.outputs)] {

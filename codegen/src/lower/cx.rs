@@ -228,14 +228,18 @@ impl<'s, 'a> LowerCx<'s, 'a> {
         }
         for out in &self.outputs {
             let Place::Memory(place) = out.place else { continue };
-            // The last step that has the value among its operands wrote it, for a node reads its own output in no other.
-            for step in steps.iter_mut().rev() {
-                if let Some(arg) = step.args.iter().rposition(|a| *a == place) {
-                    let (name, dtype) = (out.name.to_string(), out.dtype);
-                    step.results.push(StepResult { arg, name, dtype, shape: out.dims.clone(), layout: out.layout });
-                    break;
-                }
-            }
+            let bytes = out.layout.stored_elems(&out.dims).unwrap_or(0) * out.dtype.bytes();
+            // The last step with a place in the value among its operands wrote it, for a node reads its own output in no
+            // other. It may have written the end alone (a last block of channels): the value's own place then goes along as
+            // an operand that its kernel does not look at.
+            let last = steps.iter_mut().rev().find(|s| s.args.iter().any(|&a| place.holds(bytes, a)));
+            let Some(step) = last else { continue };
+            let arg = step.args.iter().rposition(|a| *a == place).unwrap_or_else(|| {
+                step.args.push(place);
+                step.args.len() - 1
+            });
+            let (name, dtype) = (out.name.to_string(), out.dtype);
+            step.results.push(StepResult { arg, name, dtype, shape: out.dims.clone(), layout: out.layout });
         }
         Ok(())
     }

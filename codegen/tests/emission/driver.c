@@ -94,6 +94,7 @@ static void describes_itself(void) {
     CHECK(bounds.scratch_bytes == 256 && AFFINE_SCRATCH_BYTES == 256);
     CHECK(bounds.code_bytes == AFFINE_CODE_BYTES && bounds.weight_bytes == AFFINE_WEIGHT_BYTES);
     CHECK(bounds.weight_bytes == 512 && bounds.macs == 2000000 && bounds.stack_bytes <= AFFINE_STACK_BYTES);
+    CHECK(bounds.imports == AFFINE_IMPORTS);
     CHECK(affine_workspace_size(NNCC_ANY_SET, 1) == AFFINE_WORKSPACE_BYTES);
     CHECK(affine_workspace_size(0, 1) < affine_workspace_size(1, 1));
     CHECK(affine_workspace_size(1, 0) == affine_workspace_size(1, 1));

@@ -55,6 +55,9 @@ fn runtime_layouts_are_the_emitted_ones() {
     same!(RawOptions, options: struct_size = STRUCT_SIZE, threads = THREADS, max_level = MAX_LEVEL, workspace = WORKSPACE);
     same!(RawOptions, options: workspace_bytes = WORKSPACE_BYTES, parallel_for = PARALLEL_FOR, clock = CLOCK);
     same!(RawOptions, options: parallel_user = PARALLEL_USER, clock_user = CLOCK_USER);
+    same!(Bounds, bounds: arena_bytes = ARENA, scratch_bytes = SCRATCH, stack_bytes = STACK, code_bytes = CODE);
+    same!(Bounds, bounds: weight_bytes = WEIGHTS, macs = MACS, imports = IMPORTS);
+    assert_eq!(size_of::<ffi::Bounds>(), abi::bounds::SIZE as usize);
     assert_eq!(size_of::<ffi::RawTensor>(), abi::tensor::SIZE as usize);
     assert_eq!(size_of::<ffi::RawOptions>(), abi::options::SIZE as usize);
     assert_eq!(size_of::<ffi::RawEvent>(), abi::event::SIZE as usize);

@@ -60,6 +60,11 @@ impl Backend for Cranelift {
     }
 }
 
+/// Whether this backend compiles for a target.
+pub fn compiles(target: &Target) -> bool {
+    matches!(target.level, Level::X86V1 | Level::Aarch64)
+}
+
 /// The CLIF of a kernel as text, before optimisation: for people who look at what this backend emits.
 ///
 /// # Errors
@@ -92,7 +97,7 @@ fn compile(kernel: &Kernel, target: &Target, listing: bool) -> Result<Context, B
 
 /// Cranelift's description of a target.
 fn isa(kernel: &Kernel, target: &Target) -> Result<OwnedTargetIsa, BackendError> {
-    if !matches!(target.level, Level::X86V1 | Level::Aarch64) {
+    if !compiles(target) {
         return Err(BackendError::Level(target.level));
     }
     let mut flags = settings::builder();

@@ -3,7 +3,7 @@
 use crate::emit::EmitError;
 use crate::emit::abi::{self, Entry, Error};
 use crate::emit::clif::{Code, I32, I64};
-use crate::emit::functions::Fun;
+use crate::emit::functions::{Fun, imports};
 use crate::emit::library::{Builder, Info};
 use crate::emit::tables::{plan, port, step};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -160,8 +160,12 @@ pub fn define_bounds(builder: &mut Builder, info: &Info) -> Result<(), EmitError
             let value = c.load(I64, plan, field);
             c.store(value, out, to);
         }
-        for (bytes, to) in [(info.code_bytes, abi::bounds::CODE), (info.weight_bytes, abi::bounds::WEIGHTS)] {
-            let value = c.int(bytes as i64);
+        for (number, to) in [
+            (info.code_bytes, abi::bounds::CODE),
+            (info.weight_bytes, abi::bounds::WEIGHTS),
+            (imports(info.freestanding).len() as u64, abi::bounds::IMPORTS),
+        ] {
+            let value = c.int(number as i64);
             c.store(value, out, to);
         }
         c.ret32(0);

@@ -109,18 +109,17 @@ fn blame(c: &mut Code, context: Value, row: Value, error: Error, sentence: i32) 
     c.fail_with(context, error, message);
 }
 
-/// Checks a buffer and stores it in the base table.
+/// Checks a buffer and stores it in the base table. An empty tensor needs no memory: its pointer may be anything.
 fn bind_one(c: &mut Code, context: Value, row: Value, pointer: Value, base: Value) {
-    let is_null = c.is_null(pointer);
-    c.if_(is_null, |c| {
-        // An empty tensor needs no memory.
-        let bytes = c.load(I64, row, port::BYTES);
-        c.if_(bytes, |c| blame(c, context, row, Error::Null, port::IS_NULL));
+    let bytes = c.load(I64, row, port::BYTES);
+    c.if_(bytes, |c| {
+        let is_null = c.is_null(pointer);
+        c.if_(is_null, |c| blame(c, context, row, Error::Null, port::IS_NULL));
+        let align = c.load_u32(row, port::ALIGN);
+        let mask = c.b.ins().iadd_imm_s(align, -1);
+        let low = c.b.ins().band(pointer, mask);
+        c.if_(low, |c| blame(c, context, row, Error::Align, port::BAD_ALIGN));
     });
-    let align = c.load_u32(row, port::ALIGN);
-    let mask = c.b.ins().iadd_imm_s(align, -1);
-    let low = c.b.ins().band(pointer, mask);
-    c.if_(low, |c| blame(c, context, row, Error::Align, port::BAD_ALIGN));
     let bases = c.field(context, field::BASES);
     let slot = c.element(bases, base, 8);
     c.store(pointer, slot, 0);
