@@ -1,13 +1,18 @@
 //! Tensors in files: NumPy's `.npy` and `.npz`, for every element type that the graph IR has.
 //!
 //! Format: numpy/lib/format.py, versions 1 to 3, by the crate `ndarray-npy`. Arrays in Fortran order are read too; what
-//! is written is in C order.
+//! is written is in C order. Half floats are read as the f32 numbers that they are: f32 holds each of them exactly, and
+//! kernels compute in no narrower type.
 
 use ndarray::{ArrayD, ArrayViewD};
-use ndarray_npy::{NpzReader, NpzWriter, ReadNpyError, ReadNpyExt, ReadNpzError, WriteNpyExt};
+use ndarray_npy::{
+    NpzReader, NpzWriter, ReadDataError, ReadNpyError, ReadNpyExt, ReadNpzError, ReadableElement, WriteNpyExt,
+};
+use nncc_ir::dtype::half_to_f32;
 use nncc_ir::{Data, Tensor};
+use py_literal::Value as PyValue;
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, Read};
 use std::path::Path;
 
 /// Why an array could not be read or written; names the file.
@@ -24,13 +29,19 @@ impl ArrayError {
     }
 }
 
-/// Tries one element type after the other until the file's descriptor fits: `$attempt` is an expression over the type `$t`.
+/// Tries one element type after the other until the file's descriptor fits: `$attempt` is an expression over the type
+/// `$elem`.
 macro_rules! first_fitting {
-    ($($t:ident => $variant:ident),* ; $error:ident, $attempt:expr) => {{
+    ($elem:ident, $attempt:expr) => {
+        first_fitting!(f32 => Data::F32, f64 => Data::F64, i64 => Data::I64, i32 => Data::I32, bool => Data::Bool,
+            u8 => Data::U8, i8 => Data::I8, i16 => Data::I16, u16 => Data::U16, u32 => Data::U32, u64 => Data::U64,
+            Half => widened; $elem, $attempt)
+    };
+    ($($t:ident => $wrap:expr),* ; $elem:ident, $attempt:expr) => {{
         $({
-            type $error = $t;
+            type $elem = $t;
             match $attempt {
-                Ok(array) => return Ok(tensor(array, Data::$variant)),
+                Ok(array) => return Ok(tensor(array, $wrap)),
                 Err(e) if wrong_type(&e) => {}
                 Err(e) => return Err(e.to_string()),
             }
@@ -42,6 +53,32 @@ macro_rules! first_fitting {
 fn tensor<T: Clone>(array: ArrayD<T>, wrap: fn(Vec<T>) -> Data) -> Tensor {
     let dims = array.shape().to_vec();
     Tensor::of(&dims, wrap(array.iter().cloned().collect()))
+}
+
+/// A binary16 number as it stands in a file: NumPy's `float16`.
+#[derive(Clone)]
+struct Half(u16);
+
+impl ReadableElement for Half {
+    fn read_to_end_exact_vec<R: Read>(mut reader: R, ty: &PyValue, len: usize) -> Result<Vec<Half>, ReadDataError> {
+        let decode = match ty {
+            PyValue::String(descriptor) if descriptor == "<f2" => u16::from_le_bytes,
+            PyValue::String(descriptor) if descriptor == ">f2" => u16::from_be_bytes,
+            _ => return Err(ReadDataError::WrongDescriptor(ty.clone())),
+        };
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes)?;
+        let (pairs, rest) = bytes.as_chunks::<2>();
+        match (pairs.len().checked_sub(len), rest.len()) {
+            (Some(0), 0) => Ok(pairs.iter().map(|&pair| Half(decode(pair))).collect()),
+            (Some(more), rest) => Err(ReadDataError::ExtraBytes(2 * more + rest)),
+            (None, _) => Err(ReadDataError::MissingData),
+        }
+    }
+}
+
+fn widened(halves: Vec<Half>) -> Data {
+    Data::F32(halves.iter().map(|half| half_to_f32(half.0)).collect())
 }
 
 /// What a reader's error says of the element type.
@@ -68,10 +105,7 @@ fn wrong_type(e: &impl TypeMismatch) -> bool {
 /// Reads one array.
 pub fn read_npy(path: &Path) -> Result<Tensor, ArrayError> {
     let bytes = std::fs::read(path).map_err(|e| ArrayError::new(path, e))?;
-    let read = || -> Result<Tensor, String> {
-        first_fitting!(f32 => F32, f64 => F64, i64 => I64, i32 => I32, bool => Bool, u8 => U8, i8 => I8, i16 => I16,
-            u16 => U16, u32 => U32, u64 => U64; Elem, ArrayD::<Elem>::read_npy(&bytes[..]))
-    };
+    let read = || -> Result<Tensor, String> { first_fitting!(Elem, ArrayD::<Elem>::read_npy(&bytes[..])) };
     read().map_err(|e| ArrayError::new(path, e))
 }
 
@@ -84,8 +118,7 @@ pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, ArrayError> {
     let mut out = Vec::with_capacity(names.len());
     for name in names {
         let mut read = || -> Result<Tensor, String> {
-            first_fitting!(f32 => F32, f64 => F64, i64 => I64, i32 => I32, bool => Bool, u8 => U8, i8 => I8, i16 => I16,
-                u16 => U16, u32 => U32, u64 => U64; Elem, npz.by_name::<ndarray::OwnedRepr<Elem>, ndarray::IxDyn>(&name))
+            first_fitting!(Elem, npz.by_name::<ndarray::OwnedRepr<Elem>, ndarray::IxDyn>(&name))
         };
         let t = read().map_err(|e| ArrayError::new(path, format!("array `{name}`: {e}")))?;
         out.push((name.trim_end_matches(".npy").to_string(), t));
@@ -145,6 +178,27 @@ mod tests {
         std::fs::write(dir.join("bad.npy"), b"\x93NUMPY\x01\x00nonsense").unwrap();
         assert!(read_npy(&dir.join("bad.npy")).unwrap_err().to_string().contains("bad.npy"));
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn half_floats_widen() {
+        let path = std::env::temp_dir().join(format!("nncc-half-{}.npy", std::process::id()));
+        let file = |descriptor: &str, data: &[u8]| {
+            let header = format!("{{'descr': '{descriptor}', 'fortran_order': False, 'shape': (2,), }}\n");
+            let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+            bytes.extend((header.len() as u16).to_le_bytes());
+            bytes.extend(header.as_bytes());
+            bytes.extend(data);
+            std::fs::write(&path, bytes).unwrap();
+            read_npy(&path).map_err(|e| e.reason)
+        };
+        let want = Ok(Tensor::f32(&[2], vec![1.5, -65504.0]));
+        assert_eq!(file("<f2", &[0x00, 0x3e, 0xff, 0xfb]), want);
+        assert_eq!(file(">f2", &[0x3e, 0x00, 0xfb, 0xff]), want);
+        assert!(file("<f2", &[0; 3]).is_err());
+        assert!(file("<f2", &[0; 5]).is_err());
+        assert_eq!(file("<c8", &[0; 16]), Err("an element type that nncc does not compute with".into()));
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

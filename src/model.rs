@@ -7,7 +7,7 @@ use crate::Error;
 use nncc_codegen::emit::JitLibrary;
 use nncc_ir::{DType, Tensor, TensorType, padded_channels};
 use nncc_runtime::ffi::AbiTable;
-use nncc_runtime::{Context, ContextOptions, Library, Port, Step, TensorView, TensorViewMut};
+use nncc_runtime::{Context, ContextOptions, ErrorKind, Library, Port, RunError, Step, TensorView, TensorViewMut};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,7 +76,12 @@ impl Model {
 
     /// Names and types of the inputs, in the first shape set.
     pub fn input_types(&self) -> Vec<(String, TensorType)> {
-        self.library.inputs(0).iter().map(port_type).collect()
+        self.input_types_of(0)
+    }
+
+    /// Names and types of the inputs in a shape set of [`Library::set_count`]. Panics when there is no such set.
+    pub fn input_types_of(&self, set: usize) -> Vec<(String, TensorType)> {
+        self.library.inputs(set).iter().map(port_type).collect()
     }
 
     /// Names of the outputs.
@@ -145,30 +150,33 @@ impl Model {
     /// # Errors
     /// When the inputs do not fit in number, type or shape.
     pub fn bind(&self, inputs: &[Tensor]) -> Result<Bound<'_>, Error> {
-        let inputs: Vec<(nncc_runtime::DType, Vec<u8>, Vec<usize>)> =
-            inputs.iter().map(|t| (to_runtime(t.dtype()), t.to_bytes(), t.dims().to_vec())).collect();
-        let set = self.library.find_set(&views(&inputs)).map_err(|e| Error::Input(self.explain(&e.to_string())))?;
+        let tensor = |t: &Tensor| {
+            nncc_runtime::Tensor::from_bytes(to_runtime(t.dtype()), &t.to_bytes(), t.dims())
+                .expect("a tensor's elements fill its dimensions")
+        };
+        let inputs: Vec<nncc_runtime::Tensor> = inputs.iter().map(tensor).collect();
+        let set = self.library.find_set(&views(&inputs)).map_err(|e| Error::Input(self.explain(&e, &inputs)))?;
         let outputs: Vec<nncc_runtime::Tensor> =
             self.library.outputs(set).iter().map(|p| nncc_runtime::Tensor::zeros(p.dtype, &p.shape)).collect();
         Ok(Bound { model: self, context: Some(self.context()?), inputs, outputs })
     }
 
     /// An error of the inputs, with what the model takes.
-    fn explain(&self, what: &str) -> String {
-        let sets: Vec<String> = (0..self.library.set_count())
-            .map(|s| {
-                self.library
-                    .inputs(s)
-                    .iter()
-                    .map(|p| {
-                        let (name, ty) = port_type(p);
-                        format!("{name}: {ty}")
-                    })
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            })
-            .collect();
-        format!("{what}\n  the model takes {}", sets.join(" or "))
+    fn explain(&self, error: &RunError, inputs: &[nncc_runtime::Tensor]) -> String {
+        let list = |types: Vec<(String, TensorType)>| {
+            types.iter().map(|(name, ty)| format!("{name}: {ty}")).collect::<Vec<_>>().join(", ")
+        };
+        let ports = self.library.inputs(0);
+        let what = match error.kind {
+            ErrorKind::Shape => {
+                let given = ports.iter().zip(inputs);
+                let given = given.map(|(p, t)| (p.name.clone(), TensorType::fixed(from_runtime(t.dtype()), t.shape())));
+                format!("the inputs' shapes do not fit the model: {}", list(given.collect()))
+            }
+            _ => error.to_string(),
+        };
+        let sets = (0..self.library.set_count()).map(|s| list(self.library.inputs(s).iter().map(port_type).collect()));
+        format!("{what}\n  the model takes {}", sets.collect::<Vec<_>>().join(" or "))
     }
 
     fn context(&self) -> Result<Context, Error> {
@@ -176,7 +184,10 @@ impl Model {
             return Ok(c);
         }
         let options = ContextOptions { threads: self.threads, ..ContextOptions::default() };
-        Context::with_options(&self.library, options).map_err(|e| Error::Run(e.to_string()))
+        Context::with_options(&self.library, options).map_err(|e| match e.kind {
+            ErrorKind::Options | ErrorKind::Threads => Error::Run(format!("{} threads: {e}", self.threads)),
+            _ => Error::Run(e.to_string()),
+        })
     }
 
     fn put_back(&self, context: Context) {
@@ -188,7 +199,7 @@ impl Model {
 pub struct Bound<'m> {
     model: &'m Model,
     context: Option<Context>,
-    inputs: Vec<(nncc_runtime::DType, Vec<u8>, Vec<usize>)>,
+    inputs: Vec<nncc_runtime::Tensor>,
     outputs: Vec<nncc_runtime::Tensor>,
 }
 
@@ -224,8 +235,8 @@ impl Drop for Bound<'_> {
     }
 }
 
-fn views(inputs: &[(nncc_runtime::DType, Vec<u8>, Vec<usize>)]) -> Vec<TensorView<'_>> {
-    inputs.iter().map(|(d, bytes, shape)| TensorView::from_bytes(*d, bytes, shape)).collect()
+fn views(inputs: &[nncc_runtime::Tensor]) -> Vec<TensorView<'_>> {
+    inputs.iter().map(nncc_runtime::Tensor::view).collect()
 }
 
 /// A traced value in row-major order; `None` if its bytes are not those of its shape.

@@ -1,7 +1,7 @@
 //! Element types of tensors.
 //!
 //! The list is ONNX's numeric types that nncc computes with. Half floats join it when kernels for them exist; until then
-//! the importer reports them as unsupported.
+//! the importer reports them as unsupported, and [`half_to_f32`] reads those that a file holds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -92,5 +92,38 @@ impl FromStr for DType {
     type Err = String;
     fn from_str(s: &str) -> Result<DType, String> {
         DType::ALL.into_iter().find(|d| d.name() == s).ok_or_else(|| format!("unknown element type `{s}`"))
+    }
+}
+
+/// An IEEE 754 binary16 number, exactly: 1 sign bit, 5 bits of the exponent (bias 15), 10 of the mantissa.
+pub fn half_to_f32(bits: u16) -> f32 {
+    let (sign, exponent, mantissa) = (u32::from(bits >> 15) << 31, (bits >> 10) & 31, u32::from(bits & 0x3ff));
+    let magnitude = match exponent {
+        0 => return f32::from_bits(sign | (mantissa as f32 * f32::exp2(-24.0)).to_bits()), // zero or subnormal: exact
+        31 => 0x7f80_0000 | (mantissa << 13),
+        e => ((u32::from(e) + 127 - 15) << 23) | (mantissa << 13),
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_floats_are_the_numbers_of_their_bits() {
+        let cases = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x8400, -6.103_515_6e-5),
+            (0x8000, -0.0),
+            (0x7c00, f32::INFINITY),
+        ];
+        for (bits, x) in cases {
+            assert_eq!(half_to_f32(bits).to_bits(), f32::to_bits(x), "{bits:#x}");
+        }
+        assert!(half_to_f32(0x7e00).is_nan());
     }
 }

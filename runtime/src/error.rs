@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum LoadError {
     /// The system's loader refused the file.
-    #[error("cannot load {}: {source}", path.display())]
+    #[error("cannot load {}: {}", path.display(), reason(source))]
     Open {
         /// As given.
         path: PathBuf,
@@ -28,6 +28,15 @@ pub enum LoadError {
     /// The library describes itself in terms that this crate does not know.
     #[error("the library describes {0} in a way that this program does not know")]
     Description(String),
+}
+
+/// What the system's loader said: the end of the chain of causes, for the links above only name the call.
+fn reason(error: &libloading::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    cause.to_string()
 }
 
 /// The closed set of failures of a call, numbered as `NNCC_ERROR_*` in the generated header.

@@ -158,6 +158,17 @@ impl Tensor {
         Tensor { dtype, shape: shape.to_vec(), words: vec![0; bytes.div_ceil(8)] }
     }
 
+    /// A copy of elements in C order, given as bytes; `None` if they are not as many as the shape says.
+    pub fn from_bytes(dtype: DType, bytes: &[u8], shape: &[usize]) -> Option<Tensor> {
+        let need = shape.iter().try_fold(dtype.size(), |bytes, &extent| bytes.checked_mul(extent))?;
+        if bytes.len() != need {
+            return None;
+        }
+        let mut tensor = Tensor::zeros(dtype, shape);
+        tensor.view_mut().bytes.copy_from_slice(bytes);
+        Some(tensor)
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -185,6 +196,14 @@ impl Tensor {
         same.then(|| unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), self.len()) })
     }
 
+    /// The same, to write.
+    pub fn as_mut_slice<T: Element>(&mut self) -> Option<&mut [T]> {
+        let same = T::DTYPE == self.dtype || (T::DTYPE, self.dtype) == (DType::U8, DType::Bool);
+        let len = self.len();
+        // SAFETY: as for `as_slice`, and the words are borrowed mutably.
+        same.then(|| unsafe { std::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast(), len) })
+    }
+
     /// The elements' bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the words hold at least that many initialised bytes.
@@ -208,5 +227,22 @@ impl Tensor {
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tensor({}{:?})", self.dtype, self.shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owned_tensors_hold_what_they_are_given() {
+        let mut t = Tensor::from_bytes(DType::I16, &[1, 0, 255, 255, 3, 0], &[3]).unwrap();
+        assert_eq!(t.as_slice::<i16>(), Some(&[1, -1, 3][..]));
+        t.as_mut_slice::<i16>().unwrap()[1] = 7;
+        assert_eq!(t.view().bytes(), [1, 0, 7, 0, 3, 0]);
+        assert!(t.as_mut_slice::<u16>().is_none());
+        assert!(Tensor::from_bytes(DType::I16, &[1, 0, 255], &[2]).is_none());
+        assert!(Tensor::from_bytes(DType::F64, &[], &[usize::MAX, 2]).is_none());
+        assert!(Tensor::from_bytes(DType::F64, &[], &[0, 2]).unwrap().is_empty());
     }
 }
