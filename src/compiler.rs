@@ -6,17 +6,18 @@
 //! ```
 
 use crate::{Error, Model};
-use nncc_codegen::backend::MachineCode;
+use nncc_codegen::backend::{MachineCode, cranelift, for_target};
 use nncc_codegen::emit;
 use nncc_codegen::lower::{SetSource, lower};
 use nncc_codegen::program::Program;
 use nncc_codegen::target::Target;
 use nncc_frontend::ImportOptions;
-use nncc_ir::{Dim, Graph, Tensor};
+use nncc_ir::{Dim, Graph, Op, Tensor};
 use nncc_passes::{MemoryPlan, OptLevel, PassCx};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tracing::info;
 
 /// What [`Compiled::write`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,20 +202,24 @@ impl Compiler {
         let start = Instant::now();
         let model = nncc_frontend::Model::open(path)?;
         times.push(("read", start.elapsed()));
+        info!("read {}", path.display());
         let (mut sets, mut fixed) = (Vec::new(), Vec::new());
         for dims in combinations(&self.dims) {
             stage("importing");
             let start = Instant::now();
+            let set = dims.iter().map(|(name, size)| format!(" {name}={size}")).collect::<String>();
             let (import, names) = model.import_for(&self.import_options(dims), data)?;
             let mut graph = import.graph;
             fixed = names;
             times.push(("import", start.elapsed()));
+            info!("imported{set}: {} operators", operators(&graph));
             require_known_inputs(&graph)?;
             stage("optimizing");
             let mut cx = PassCx::new(nncc_passes::Options { level: self.opt_level, ..Default::default() });
             nncc_passes::optimize(&mut graph, &mut cx)?;
             let plan = nncc_passes::plan_memory(&graph, &mut cx)?;
             times.extend(cx.reports.iter().map(|r| (r.pass, r.time)));
+            info!("optimized{set}: {} operators, an arena of {} bytes", operators(&graph), plan.arena_bytes);
             sets.push(SetGraph { graph, plan, refusals: cx.refusals.iter().map(ToString::to_string).collect() });
         }
         stage("lowering");
@@ -222,10 +227,15 @@ impl Compiler {
         let sources: Vec<SetSource<'_>> = sets.iter().map(|s| SetSource { graph: &s.graph, plan: &s.plan }).collect();
         let program = lower(&model_name(path), &sources, &targets)?;
         times.push(("lower", start.elapsed()));
+        for target in &targets {
+            let kernels = program.kernels.iter().filter(|k| k.level == target.level).count();
+            info!("lowered for {}: {kernels} kernels", target.level.name());
+        }
         stage("generating machine code");
         let start = Instant::now();
         let code = emit::compile_kernels(&program)?;
         times.push(("kernels", start.elapsed()));
+        info!("generated {} bytes of machine code", code.iter().map(|c| c.bytes.len()).sum::<usize>());
         let options = emit::EmitOptions { freestanding: self.freestanding, prefix: self.prefix.clone() };
         Ok((Compiled { program, code, sets, times, options }, fixed))
     }
@@ -251,6 +261,15 @@ impl Compiler {
     }
 }
 
+/// The nodes that compute: neither inputs nor constants.
+fn operators(g: &Graph) -> usize {
+    g.topological_order()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|&n| !matches!(g.op(n), Op::Input | Op::Constant(_)))
+        .count()
+}
+
 /// Every combination of the dimensions' values, the first dimension slowest.
 fn combinations(dims: &[(String, Vec<i64>)]) -> Vec<BTreeMap<String, i64>> {
     dims.iter().fold(vec![BTreeMap::new()], |sets, (name, values)| {
@@ -270,7 +289,8 @@ fn require_known_inputs(g: &Graph) -> Result<(), Error> {
     for v in g.inputs().iter().flat_map(|&n| g.results(n)) {
         let symbols = g.ty(v).symbols();
         if !symbols.is_empty() {
-            lines.push(format!("  --> input \"{}\": {}", g.value(v).name, g.ty(v)));
+            let name = &g.value(v).name;
+            lines.push(format!("  --> input \"{name}\": {}", g.ty(v)));
             flags.extend(symbols.iter().map(|s| format!("--dim {s}=NUMBER")));
         }
     }
@@ -332,17 +352,34 @@ impl Compiled {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>, kind: OutputKind) -> Result<(), Error> {
+        self.write_file(path.as_ref(), kind).map(drop)
+    }
+
+    /// Writes a library or an object, and its C header beside it: the same name with the extension `.h`.
+    ///
+    /// # Errors
+    /// When one of the files cannot be written.
+    pub fn write_with_header(&self, path: impl AsRef<Path>, kind: OutputKind) -> Result<(), Error> {
         let path = path.as_ref();
-        match kind {
-            OutputKind::Shared => drop(emit::emit_shared(&self.program, &self.code, &self.options, path)?),
-            OutputKind::Static => drop(emit::emit_archive(&self.program, &self.code, &self.options, path)?),
-            OutputKind::Object => drop(emit::emit_object(&self.program, &self.code, &self.options, path)?),
+        let Some(emitted) = self.write_file(path, kind)? else { return Ok(()) };
+        let header = path.with_extension("h");
+        std::fs::write(&header, emit::header(&self.program, &self.options, &emitted)).map_err(|e| Error::io(&header, e))
+    }
+
+    /// Writes one file; what was emitted, unless it is the header itself.
+    fn write_file(&self, path: &Path, kind: OutputKind) -> Result<Option<emit::Emitted>, Error> {
+        let emit = match kind {
+            OutputKind::Shared => emit::emit_shared,
+            OutputKind::Static => emit::emit_archive,
+            OutputKind::Object => emit::emit_object,
             OutputKind::Header => {
                 let text = emit::emit_header(&self.program, &self.code, &self.options)?;
-                std::fs::write(path, text).map_err(|e| Error::io(path, e))?;
+                return std::fs::write(path, text).map(|()| None).map_err(|e| Error::io(path, e));
             }
-        }
-        Ok(())
+        };
+        let emitted = emit(&self.program, &self.code, &self.options, path)?;
+        info!("wrote {}: {} bytes of weights", path.display(), emitted.weight_bytes);
+        Ok(Some(emitted))
     }
 
     /// The model in this process's memory, ready to run.
@@ -356,7 +393,7 @@ impl Compiled {
     /// A stage's result as text.
     ///
     /// # Errors
-    /// When a kernel cannot be compiled.
+    /// [`Text::Clif`] when Cranelift compiles none of the kernels.
     pub fn text(&self, what: Text) -> Result<String, Error> {
         let mut out = String::new();
         match what {
@@ -380,11 +417,19 @@ impl Compiled {
                     let target = self.program.targets.iter().find(|t| t.level == k.level);
                     let target = target.ok_or_else(|| Error::Internal(format!("no target for {}", k.level.name())))?;
                     let listing = match what {
-                        Text::Clif => nncc_codegen::backend::cranelift::clif(&k.ir, target),
-                        _ => nncc_codegen::backend::for_target(target).and_then(|b| b.listing(&k.ir, target)),
+                        Text::Clif if !cranelift::compiles(target) => continue,
+                        Text::Clif => cranelift::clif(&k.ir, target),
+                        _ => for_target(target).and_then(|b| b.listing(&k.ir, target)),
                     };
                     let listing = listing.map_err(|e| Error::Internal(e.to_string()))?;
                     out += &format!("; {} {}\n{listing}\n", k.level.name(), k.ir.name);
+                }
+                if out.is_empty() && !self.program.kernels.is_empty() {
+                    let levels: Vec<&str> = self.program.targets.iter().map(|t| t.level.name()).collect();
+                    let levels = levels.join(", ");
+                    return Err(Error::Usage(format!(
+                        "Cranelift compiles no kernel for {levels}\n  help: it does for x86-64 (--target-cpu x86-64) and aarch64"
+                    )));
                 }
             }
         }

@@ -8,6 +8,7 @@
 //! Internal          a bug in nncc; nothing a model contains should cause one   exit code 101
 //! ```
 
+use nncc_codegen::emit::EmitError;
 use nncc_codegen::lower::LowerError;
 use nncc_passes::PassError;
 
@@ -81,8 +82,16 @@ impl From<LowerError> for Error {
     }
 }
 
-impl From<nncc_codegen::emit::EmitError> for Error {
-    fn from(e: nncc_codegen::emit::EmitError) -> Error {
-        Error::Internal(e.to_string())
+impl From<EmitError> for Error {
+    fn from(e: EmitError) -> Error {
+        match e {
+            EmitError::Write { path, source } => Error::io(path, source),
+            EmitError::Prefix(_) | EmitError::NotHost { .. } | EmitError::TooLarge { .. } => {
+                Error::Usage(e.to_string())
+            }
+            EmitError::Program(_) | EmitError::Backend(_) | EmitError::Internal { .. } => {
+                Error::Internal(e.to_string())
+            }
+        }
     }
 }

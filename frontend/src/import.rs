@@ -247,7 +247,7 @@ impl<'m> Importer<'m> {
             }
             (None, None) => {
                 return Err(Problem::options("the model does not say how many axes the input has")
-                    .help(format!("`--shape {}=1,3,224,224` says it", input.name)));
+                    .help(format!("`--shape {}=1x3x224x224` says it", input.name)));
             }
         };
         let ty = TensorType { dtype, shape };

@@ -1,12 +1,13 @@
 //! The command line: every flag, declared once. Help, parsing and checking follow from it (clap's derive).
 
 use super::picture::{Crop, Filter, Order, Preparation};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// nncc compiles an ONNX model into one self-contained native library.
+/// Compiles an ONNX model into one self-contained native library
 #[derive(Debug, Parser)]
-#[command(name = "nncc", version, about, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(name = "nncc", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(disable_help_flag = true, disable_help_subcommand = true)]
 #[command(
     after_help = "Examples:\n  nncc model.onnx -o model.so\n  nncc run model.so --input image=cat.png --labels labels.txt"
 )]
@@ -17,48 +18,54 @@ pub struct Cli {
     /// Compiling.
     #[command(flatten)]
     pub compile: Compile,
+    /// Print what is done; twice for more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Print this; `nncc COMMAND --help` for a command's own
+    // One line an option under either spelling, so that it fits a screen.
+    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    pub help: Option<bool>,
 }
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a model or a compiled library on files, and print or save its outputs
+    /// Run a model or a library on files; print or save its outputs
     Run(Run),
-    /// Print a model layer by layer: sizes, parameters, MACs, receptive fields
+    /// Print a model by layers: parameters, MACs, receptive fields
     Inspect(Inspect),
     /// Measure a library: load, first run, latency, memory
     Bench(Bench),
-    /// Compare a compiled library with the reference evaluator, node by node
+    /// Compare a library with the reference evaluator, node by node
     Verify(Verify),
 }
 
-/// Flags that say what is compiled and for which machine: shared by everything that reads an .onnx file.
+/// Flags that say what a model is: shared by everything that reads an .onnx file.
 #[derive(Clone, Debug, Default, Args)]
-pub struct Model {
-    /// Fix a symbolic dimension; several values make one library with several shape sets
-    #[arg(long = "dim", value_name = "NAME=N[,N..]", value_parser = parse_dim)]
+pub struct Importing {
+    /// Fix a symbolic dimension; several sizes make one library with several shape sets
+    #[arg(long = "dim", value_name = "NAME=N,..", value_parser = parse_dim)]
     pub dims: Vec<(String, Vec<i64>)>,
-    /// Make an input a constant (for one that decides shapes)
-    #[arg(long = "fix", value_name = "NAME=FILE.npy", value_parser = parse_named_file)]
+    /// Say an input's shape: x=1x3x224x224
+    #[arg(long = "shape", value_name = "NAME=SHAPE", value_parser = parse_shape)]
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Make an input a constant, one that decides shapes
+    #[arg(long = "fix", value_name = "NAME=NPY", value_parser = parse_named_file)]
     pub fixed: Vec<(String, PathBuf)>,
-    /// Machine to compile for, such as aarch64-unknown-linux-gnu [default: this one]
-    #[arg(long, value_name = "TRIPLE")]
-    pub target: Option<String>,
-    /// Only this CPU level: x86-64, x86-64-v3, x86-64-v4, native, or a named core [default: all, chosen at load time]
+}
+
+/// Flags that say how a model is compiled: shared by everything that compiles one.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Compiling {
+    /// Flags of importing.
+    #[command(flatten)]
+    pub importing: Importing,
+    /// x86-64, x86-64-v3, x86-64-v4, native or a core's name [default: all levels, chosen at load time]
     #[arg(long, value_name = "CPU")]
     pub target_cpu: Option<String>,
     /// Optimization level, 0 to 3
     #[arg(short = 'O', value_name = "LEVEL", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=3))]
     pub opt_level: u8,
-    /// Import nothing: no threads, all memory from the caller
-    #[arg(long)]
-    pub freestanding: bool,
-    /// Print what is done; twice for more
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    pub verbose: u8,
-    /// Print the time that each pass took
-    #[arg(long)]
-    pub time_passes: bool,
 }
 
 /// `nncc MODEL.onnx -o OUT`.
@@ -67,18 +74,27 @@ pub struct Compile {
     /// The model
     #[arg(value_name = "MODEL.onnx", required = true)]
     pub model: Option<PathBuf>,
-    /// What to write; the extension tells the kind: .so, .a, .o, .h [default: the model's name with .so]
+    /// .so, .a or .o, with the C header beside it; or .h [default: the model's name with .so]
     #[arg(short, value_name = "OUT")]
     pub output: Option<PathBuf>,
-    /// What to write instead of a library; text goes to standard output unless -o is given
+    /// Write this alone, text to standard output unless -o is given
     #[arg(long, value_name = "KIND", value_enum)]
     pub emit: Option<Emit>,
-    /// List what each pass refused to rewrite, and why (all of them, or the one named)
-    #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "")]
-    pub explain: Option<String>,
     /// Flags shared with the other commands.
     #[command(flatten)]
-    pub shared: Model,
+    pub shared: Compiling,
+    /// Such as aarch64-unknown-linux-gnu [default: this machine]
+    #[arg(long, value_name = "TRIPLE")]
+    pub target: Option<String>,
+    /// Import nothing: no threads, all memory from the caller
+    #[arg(long)]
+    pub freestanding: bool,
+    /// List what each pass, or the one named, refused to rewrite, and why
+    #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "")]
+    pub explain: Option<String>,
+    /// Print the time that each pass took
+    #[arg(long)]
+    pub time_passes: bool,
 }
 
 /// `--emit`.
@@ -110,20 +126,20 @@ pub struct Inputs {
     /// An input from a file: .npy, .png or .jpg
     #[arg(long = "input", value_name = "NAME=FILE", value_parser = parse_named_file)]
     pub inputs: Vec<(String, PathBuf)>,
-    /// Subtracted from a picture's values (0..255), one number or one a channel
+    /// Subtracted from a picture's values (0..255): one number or one a channel
     #[arg(long, value_name = "M", value_delimiter = ',', default_value = "0", allow_hyphen_values = true)]
     pub image_mean: Vec<f32>,
-    /// Then multiplied, one number or one a channel
+    /// Then multiplied: one number or one a channel
     #[arg(long, value_name = "S", value_delimiter = ',', default_value = "1", allow_hyphen_values = true)]
     pub image_scale: Vec<f32>,
     /// The part of the picture that is used
-    #[arg(long, value_enum, default_value_t = Crop::Center)]
+    #[arg(long, value_name = "CROP", value_enum, default_value_t = Crop::Center)]
     pub image_crop: Crop,
     /// How it is resized, antialiased as Pillow does
-    #[arg(long, value_enum, default_value_t = Filter::Bicubic)]
+    #[arg(long, value_name = "FILTER", value_enum, default_value_t = Filter::Bicubic)]
     pub image_resize: Filter,
     /// The order of its channels
-    #[arg(long, value_enum, default_value_t = Order::Rgb)]
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = Order::Rgb)]
     pub image_order: Order,
 }
 
@@ -162,11 +178,11 @@ pub struct Run {
     #[arg(long)]
     pub profile: bool,
     /// Threads
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads())]
     pub threads: u32,
     /// Flags of compiling.
     #[command(flatten)]
-    pub shared: Model,
+    pub shared: Compiling,
 }
 
 /// `nncc inspect`.
@@ -178,9 +194,9 @@ pub struct Inspect {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Fix a symbolic dimension
-    #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_dim)]
-    pub dims: Vec<(String, Vec<i64>)>,
+    /// Flags of importing.
+    #[command(flatten)]
+    pub importing: Importing,
 }
 
 /// `nncc bench`.
@@ -196,7 +212,7 @@ pub struct Bench {
     #[arg(long, value_name = "FILE.npy")]
     pub expect: Option<PathBuf>,
     /// Threads
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads())]
     pub threads: u32,
     /// Seconds to measure
     #[arg(long, value_name = "S", default_value_t = 1.0)]
@@ -209,7 +225,7 @@ pub struct Bench {
     pub worker: bool,
     /// Flags of compiling.
     #[command(flatten)]
-    pub shared: Model,
+    pub shared: Compiling,
 }
 
 /// `nncc verify`.
@@ -227,12 +243,17 @@ pub struct Verify {
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Largest difference relative to a value's range
-    #[arg(long, value_name = "T", default_value_t = 2e-5)]
+    /// Largest difference, as a share of a value's range or magnitude
+    #[arg(long, value_name = "T", default_value_t = nncc::verify::TOLERANCE)]
     pub tolerance: f64,
     /// Flags of importing.
     #[command(flatten)]
-    pub shared: Model,
+    pub importing: Importing,
+}
+
+/// As many threads as a context may have.
+fn threads() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(nncc_codegen::emit::abi::MAX_THREADS))
 }
 
 fn split_named(text: &str) -> Result<(&str, &str), String> {
@@ -249,6 +270,19 @@ fn parse_dim(text: &str) -> Result<(String, Vec<i64>), String> {
         _ => Err(format!("`{n}` is not a size")),
     };
     Ok((name.to_string(), numbers.split(',').map(number).collect::<Result<_, _>>()?))
+}
+
+/// Extents with an `x` between them, or a comma; `NAME=` alone is a scalar. An input's name may contain `=`.
+fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, extents) =
+        text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or("NAME=1x3x224x224 is expected")?;
+    let extent = |n: &str| n.trim().parse().map_err(|_| format!("`{n}` is not a size"));
+    let extents = if extents.is_empty() {
+        Vec::new()
+    } else {
+        extents.split(['x', ',']).map(extent).collect::<Result<_, _>>()?
+    };
+    Ok((name.to_string(), extents))
 }
 
 /// An input's name may contain `=`, a file's path hardly does: the last one separates.
@@ -269,20 +303,31 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// 40 lines of 100 columns, `--help` of every command.
     #[test]
     fn help_fits_a_screen() {
-        let help = Cli::command().term_width(100).render_help().to_string();
-        assert!(help.lines().count() <= 50, "{help}");
+        let mut cli = Cli::command().term_width(100);
+        cli.build();
+        for command in std::iter::once(&mut cli.clone()).chain(cli.get_subcommands_mut()) {
+            let help = command.clone().term_width(100).render_help().to_string();
+            assert!(help.lines().count() <= 40, "{} lines\n{help}", help.lines().count());
+            assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+        }
     }
 
     #[test]
     fn compiling_is_the_default() {
         let cli = Cli::try_parse_from(["nncc", "m.onnx", "-o", "m.so", "--dim", "N=1,8", "-O3"]).unwrap();
         assert!(cli.command.is_none());
-        assert_eq!(cli.compile.shared.dims, [("N".to_string(), vec![1, 8])]);
+        assert_eq!(cli.compile.shared.importing.dims, [("N".to_string(), vec![1, 8])]);
         assert_eq!(cli.compile.shared.opt_level, 3);
         assert!(matches!(Cli::try_parse_from(["nncc", "run", "m.so"]).unwrap().command, Some(Command::Run(_))));
+        assert_eq!(Cli::try_parse_from(["nncc", "inspect", "m.onnx", "-vv"]).unwrap().verbose, 2);
         assert!(Cli::try_parse_from(["nncc"]).is_err());
         assert!(Cli::try_parse_from(["nncc", "m.onnx", "--dim", "N=x"]).is_err());
+        let cli = Cli::try_parse_from(["nncc", "m.onnx", "--shape", "in:0=1x3x224x224", "--shape", "s="]).unwrap();
+        let shapes = [("in:0".to_string(), vec![1, 3, 224, 224]), ("s".to_string(), vec![])];
+        assert_eq!(cli.compile.shared.importing.shapes, shapes);
+        assert!(Cli::try_parse_from(["nncc", "m.onnx", "--shape", "x=1x-3"]).is_err());
     }
 }

@@ -9,7 +9,7 @@
 //! we print   {"wall":[ms,..],"cpu":[ms,..]}        and so on, until the end of the input
 //! ```
 
-use super::{args, inspect, run};
+use super::{args, inspect, print, run};
 use nncc::{Error, Model, Tensor, arrays};
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -52,11 +52,11 @@ pub fn run(a: &args::Bench) -> Result<(), Error> {
         reldiff,
     };
     if a.json {
-        println!("{}", serde_json::to_string(&report).expect("a report has only numbers"));
+        let json = serde_json::to_string(&report).expect("a report has only numbers");
+        print(&format!("{json}\n"))
     } else {
-        print!("{}", report.table());
+        print(&report.table())
     }
-    Ok(())
 }
 
 #[derive(Serialize)]
@@ -180,18 +180,20 @@ fn compile_in_child(a: &args::Bench) -> Result<Temporary, Error> {
     let out = Temporary(std::env::temp_dir().join(format!("nncc-bench-{}.so", std::process::id())));
     let exe = std::env::current_exe().map_err(|e| Error::io("nncc", e))?;
     let mut child = std::process::Command::new(exe);
-    child.arg(&a.model).arg("-o").arg(&out.0).arg(format!("-O{}", a.shared.opt_level));
-    for (name, values) in &a.shared.dims {
+    child.arg(&a.model).args(["--emit", "so", "-o"]).arg(&out.0).arg(format!("-O{}", a.shared.opt_level));
+    for (name, values) in &a.shared.importing.dims {
         let values: Vec<String> = values.iter().map(i64::to_string).collect();
         child.arg("--dim").arg(format!("{name}={}", values.join(",")));
     }
-    for (name, path) in &a.shared.fixed {
+    for (name, extents) in &a.shared.importing.shapes {
+        let extents: Vec<String> = extents.iter().map(usize::to_string).collect();
+        child.arg("--shape").arg(format!("{name}={}", extents.join("x")));
+    }
+    for (name, path) in &a.shared.importing.fixed {
         child.arg("--fix").arg(format!("{name}={}", path.display()));
     }
-    for (flag, value) in [("--target-cpu", &a.shared.target_cpu), ("--target", &a.shared.target)] {
-        if let Some(v) = value {
-            child.arg(flag).arg(v);
-        }
+    if let Some(cpu) = &a.shared.target_cpu {
+        child.arg("--target-cpu").arg(cpu);
     }
     let status = child.status().map_err(|e| Error::io("nncc", e))?;
     if status.success() {

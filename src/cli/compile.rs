@@ -1,52 +1,46 @@
 //! `nncc MODEL.onnx -o OUT`: compiles, and writes what was asked for.
 
 use super::args::{self, Emit};
+use super::print;
 use super::progress::Progress;
 use nncc::{Compiled, Compiler, Error, OptLevel, OutputKind, Text, arrays};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Runs the command.
 pub fn run(a: &args::Compile) -> Result<(), Error> {
     let model = a.model.as_deref().unwrap_or(Path::new(""));
     let wanted = wanted(a, model)?;
-    let compiler = compiler(&a.shared)?;
+    let mut compiler = compiler(&a.shared)?.freestanding(a.freestanding);
+    if let Some(triple) = &a.target {
+        compiler = compiler.target(triple);
+    }
     let progress = Progress::start();
     let compiled = compiler.load_observed(model, &mut |stage| progress.stage(stage))?;
     progress.stage("writing");
+    let start = Instant::now();
     match &wanted {
-        Output::File(path, kind) => compiled.write(path, *kind)?,
+        Output::File(path, kind) if a.emit.is_some() => compiled.write(path, *kind)?,
+        Output::File(path, kind) => compiled.write_with_header(path, *kind)?,
         Output::Text(text, None) => {
+            let text = compiled.text(*text)?;
             drop(progress);
-            print(&compiled.text(*text)?)?;
-            return finish(a, &compiled);
+            print(&text)?;
         }
         Output::Text(text, Some(path)) => {
             std::fs::write(path, compiled.text(*text)?).map_err(|e| Error::io(path, e))?
         }
     }
-    drop(progress);
-    finish(a, &compiled)
-}
-
-fn finish(a: &args::Compile, compiled: &Compiled) -> Result<(), Error> {
+    let written = start.elapsed();
     if let Some(pass) = &a.explain {
         for line in compiled.refusals().filter(|l| pass.is_empty() || l.starts_with(pass.as_str())) {
             print(&format!("{line}\n"))?;
         }
     }
-    if a.shared.time_passes {
-        eprint!("{}", time_table(compiled));
+    if a.time_passes {
+        eprint!("{}", time_table(&compiled, written));
     }
     Ok(())
-}
-
-/// Standard output that is closed early (`| head`) is no error.
-fn print(text: &str) -> Result<(), Error> {
-    use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
-        _ => Ok(()),
-    }
 }
 
 enum Output {
@@ -76,44 +70,50 @@ fn wanted(a: &args::Compile, model: &Path) -> Result<Output, Error> {
             Some(path) => match OutputKind::of(path) {
                 Some(kind) => Output::File(path.clone(), kind),
                 None => {
-                    let message = format!(
-                        "{}: the extension does not tell what to write; .so, .a, .o and .h do, --emit says it for any name",
-                        path.display()
-                    );
-                    return Err(Error::Usage(message));
+                    let message = format!("{}: the extension does not tell what to write", path.display());
+                    return Err(Error::Usage(format!(
+                        "{message}\n  help: .so, .a, .o and .h do; --emit KIND says it for any name"
+                    )));
                 }
             },
         },
     })
 }
 
-/// The facade's options from the command line's.
-pub fn compiler(shared: &args::Model) -> Result<Compiler, Error> {
-    let mut c = Compiler::new().freestanding(shared.freestanding).opt_level(match shared.opt_level {
+/// The facade's options of importing.
+pub fn importer(flags: &args::Importing) -> Result<Compiler, Error> {
+    let mut c = Compiler::new();
+    for (name, values) in &flags.dims {
+        c = c.dim(name, values);
+    }
+    for (name, extents) in &flags.shapes {
+        c = c.input_shape(name, extents);
+    }
+    for (name, path) in &flags.fixed {
+        c = c.fix(name, arrays::read_npy(path)?);
+    }
+    Ok(c)
+}
+
+/// The facade's options of compiling.
+pub fn compiler(flags: &args::Compiling) -> Result<Compiler, Error> {
+    let c = importer(&flags.importing)?.opt_level(match flags.opt_level {
         0 => OptLevel::O0,
         1 => OptLevel::O1,
         2 => OptLevel::O2,
         _ => OptLevel::O3,
     });
-    for (name, values) in &shared.dims {
-        c = c.dim(name, values);
-    }
-    for (name, path) in &shared.fixed {
-        c = c.fix(name, arrays::read_npy(path)?);
-    }
-    if let Some(triple) = &shared.target {
-        c = c.target(triple);
-    }
-    if let Some(cpu) = &shared.target_cpu {
-        c = c.target_cpu(cpu);
-    }
-    Ok(c)
+    Ok(match &flags.target_cpu {
+        Some(cpu) => c.target_cpu(cpu),
+        None => c,
+    })
 }
 
-fn time_table(compiled: &Compiled) -> String {
-    let total: f64 = compiled.times().iter().map(|(_, t)| t.as_secs_f64()).sum();
+fn time_table(compiled: &Compiled, written: Duration) -> String {
+    let times = || compiled.times().iter().copied().chain([("write", written)]);
+    let total: f64 = times().map(|(_, t)| t.as_secs_f64()).sum();
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for (name, time) in compiled.times() {
+    for (name, time) in times() {
         let ms = time.as_secs_f64() * 1e3;
         rows.push(vec![name.to_string(), format!("{ms:.2} ms"), format!("{:.1} %", ms / total.max(1e-9) / 10.0)]);
     }

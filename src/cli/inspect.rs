@@ -1,22 +1,18 @@
 //! `nncc inspect`: the table of a model's layers, for people or as JSON.
 
-use super::args;
+use super::{args, compile, print};
+use nncc::Error;
 use nncc::inspect::{Field, Report};
-use nncc::{Compiler, Error};
 
 /// Runs the subcommand.
 pub fn run(a: &args::Inspect) -> Result<(), Error> {
-    let mut compiler = Compiler::new();
-    for (name, sizes) in &a.dims {
-        compiler = compiler.dim(name, sizes);
-    }
-    let report = compiler.inspect(&a.model)?;
+    let report = compile::importer(&a.importing)?.inspect(&a.model)?;
     if a.json {
-        println!("{}", serde_json::to_string_pretty(&report).expect("a report has only strings and numbers"));
+        let json = serde_json::to_string_pretty(&report).expect("a report has only strings and numbers");
+        print(&format!("{json}\n"))
     } else {
-        print!("{}", table(&report));
+        print(&table(&report))
     }
-    Ok(())
 }
 
 /// The report as aligned columns.
@@ -28,19 +24,20 @@ fn table(r: &Report) -> String {
         rows.push(vec![
             shorten(&l.name, 40),
             l.op.clone(),
-            l.outputs.join(" "),
+            l.outputs.iter().map(|o| o.text.as_str()).collect::<Vec<_>>().join(" "),
             if l.parameters > 0 { l.parameters.to_string() } else { String::new() },
             l.macs.map_or("?".into(), |m| if m > 0 { m.to_string() } else { String::new() }),
             axes(&l.field, |f| f.size),
             axes(&l.field, |f| f.jump),
             axes(&l.field, |f| f.start),
-            l.activation_bytes.map_or("?".into(), bytes),
+            l.activation_bytes.map_or("?".into(), |b| if b > 0 { bytes(b) } else { String::new() }),
         ]);
     }
     let right = [false, false, false, true, true, true, true, true, true];
     let mut out = String::new();
-    for line in [("inputs", &r.inputs), ("outputs", &r.outputs)] {
-        out += &format!("{}: {}\n", line.0, line.1.join(", "));
+    for (what, values) in [("inputs", &r.inputs), ("outputs", &r.outputs)] {
+        let values: Vec<String> = values.iter().map(|v| format!("{}: {}", v.name, v.text)).collect();
+        out += &format!("{what}: {}\n", values.join(", "));
     }
     out += &align(&rows, &right);
     out += &format!(

@@ -22,18 +22,13 @@ mod verify;
 
 use clap::Parser;
 use nncc::Error;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
     let cli = args::Cli::parse();
-    init_tracing(match &cli.command {
-        None => cli.compile.shared.verbose,
-        Some(args::Command::Run(a)) => a.shared.verbose,
-        Some(args::Command::Bench(a)) => a.shared.verbose,
-        Some(args::Command::Verify(a)) => a.shared.verbose,
-        Some(args::Command::Inspect(_)) => 0,
-    });
+    init_tracing(cli.verbose);
     let result = match &cli.command {
         None => compile::run(&cli.compile),
         Some(args::Command::Run(a)) => run::run(a),
@@ -47,6 +42,14 @@ pub fn main() -> ExitCode {
             eprintln!("{}", message(&e));
             ExitCode::from(if e.is_internal() { 101 } else { 1 })
         }
+    }
+}
+
+/// Prints to standard output. That it is closed early (`| head`) is no error.
+fn print(text: &str) -> Result<(), Error> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+        _ => Ok(()),
     }
 }
 
@@ -65,6 +68,7 @@ fn init_tracing(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .init();

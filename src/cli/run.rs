@@ -1,7 +1,7 @@
 //! `nncc run`: a model or a library on files; shapes of the outputs, the five best classes, arrays, a profile.
 
 use super::inputs::Declared;
-use super::{args, compile, inputs, inspect};
+use super::{args, compile, inputs, inspect, print};
 use nncc::{Compiler, DType, Error, Model, Tensor, arrays};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,16 +21,16 @@ pub fn run(a: &args::Run) -> Result<(), Error> {
     let names = model.output_names();
     let labels = a.labels.as_deref().map(read_labels).transpose()?;
     for (name, t) in names.iter().zip(&outputs) {
-        println!("{name}: {}", t.ty());
+        print(&format!("{name}: {}\n", t.ty()))?;
         if let Some(labels) = &labels {
-            print!("{}", top5(t, labels, a.softmax));
+            print(&top5(t, labels, a.softmax))?;
         }
     }
     if let Some(path) = &a.output {
         arrays::write_npz(path, names.iter().map(String::as_str).zip(&outputs))?;
     }
     if a.profile {
-        print!("{}", profile(&model, &steps));
+        print(&profile(&model, &steps))?;
     }
     Ok(())
 }
@@ -39,13 +39,19 @@ pub fn run(a: &args::Run) -> Result<(), Error> {
 pub fn open(
     path: &Path,
     args: &args::Inputs,
-    shared: &args::Model,
+    shared: &args::Compiling,
     threads: u32,
 ) -> Result<(Model, BTreeMap<String, Tensor>), Error> {
     if path.extension().is_some_and(|e| e == "onnx") {
         let description = Compiler::describe(path)?;
         let bound = |s: &str| {
-            shared.dims.iter().find(|(n, _)| n == s).and_then(|(_, v)| v.first()).map(|&n| nncc_ir::Dim::Known(n))
+            shared
+                .importing
+                .dims
+                .iter()
+                .find(|(n, _)| n == s)
+                .and_then(|(_, v)| v.first())
+                .map(|&n| nncc_ir::Dim::Known(n))
         };
         let declared: Vec<Declared> = description
             .inputs
@@ -57,7 +63,7 @@ pub fn open(
             .collect();
         let data = inputs::read(args, &declared)?;
         let mut compiler = compile::compiler(shared)?;
-        if shared.target.is_none() && shared.target_cpu.is_none() {
+        if shared.target_cpu.is_none() {
             compiler = compiler.target_cpu("native");
         }
         for (name, t) in &data {
