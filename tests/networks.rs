@@ -9,12 +9,18 @@
 //!
 //! Each classifier's five highest classes must be the same five in the same order. Three of the networks also run on
 //! aarch64 and on a baseline x86-64, by emulation.
+//!
+//! Each is compiled freestanding: its library must need no symbol, and keep what its header promises (see
+//! `support/contract.rs`). And each is described as published: parameters, multiply-accumulates, receptive fields.
 
+#[path = "support/contract.rs"]
+mod contract;
 #[path = "support/machine.rs"]
 mod machine;
 #[path = "support/range.rs"]
 mod range;
 
+use nncc::verify::{TOLERANCE, compare};
 use nncc::{Compiler, DType, Tensor, arrays};
 use range::{relative_to_range, top};
 use std::path::{Path, PathBuf};
@@ -35,8 +41,10 @@ fn network(name: &str, file: &str) -> PathBuf {
 
 fn check(name: &str, onnxruntime: f64) {
     let (input, exact) = arrays_of(name);
-    let model =
-        Compiler::new().load(network(name, "onnx")).and_then(|c| c.jit()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let compiled = Compiler::new().freestanding(true).load(network(name, "onnx"));
+    let compiled = compiled.unwrap_or_else(|e| panic!("{name}: {e}"));
+    let model = compiled.jit().unwrap_or_else(|e| panic!("{name}: {e}"));
+    contract::check(name, &compiled, &model, Path::new(env!("CARGO_TARGET_TMPDIR")));
     let outputs = model.run(&[input]).unwrap_or_else(|e| panic!("{name}: {e}"));
     compare_with_exact(name, &outputs, &exact, onnxruntime);
 }
@@ -113,4 +121,110 @@ fn on_aarch64() {
 #[test]
 fn on_baseline_x86_64() {
     check_on(&machine::MACHINES[1]);
+}
+
+/// A program that is linked without libc runs a network, within the stack that the header promises.
+#[test]
+fn without_libc() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/freestanding.c");
+    for machine in &machine::MACHINES {
+        for (name, onnxruntime) in &ON_OTHER_MACHINES[..2] {
+            let (input, exact) = arrays_of(name);
+            let compiled = machine.compiler().freestanding(true).load(network(name, "onnx"));
+            let compiled = compiled.unwrap_or_else(|e| panic!("{name}: {e}"));
+            let rounded = Tensor::from_f64(DType::F32, exact.dims(), &exact.to_f64());
+            let defines = [
+                format!("MODEL={name}"),
+                format!("CONSTANTS={}", name.to_uppercase()),
+                "INPUT=\"input\"".to_string(),
+                "EXACT=\"exact\"".to_string(),
+                format!("OUTPUTS={}", exact.dims().iter().product::<usize>()),
+                // the exact output is rounded to f32 here, by half a unit in the last place
+                format!("ALLOWED={}", (3.0 * onnxruntime).max(FLOOR) + f64::from(f32::EPSILON)),
+            ];
+            let files = [("input", input.to_bytes()), ("exact", rounded.to_bytes())];
+            let code = machine.run_without_libc(&compiled, &source, &defines, &files);
+            assert_eq!(code, Ok(0), "{name} on {}: 1, 2 refused; 3 stack; 4 wrong", machine.name);
+        }
+    }
+}
+
+/// Learnable parameters and multiply-accumulates: torchvision's documentation of each network (its "GFLOPS" are
+/// multiply-accumulates); timm's for SE-ResNet-50; LeNet-5's and U-Net's are counted by hand.
+#[test]
+fn inspection_agrees_with_what_is_published() {
+    for (name, parameters, gmacs) in [
+        ("lenet5", 61_706, 0.000_416_52),
+        ("alexnet", 61_100_840, 0.71),
+        ("vgg16", 138_357_544, 15.47),
+        ("googlenet", 6_624_904, 1.50),
+        ("inception_v3", 23_834_568, 5.71),
+        ("resnet18", 11_689_512, 1.81),
+        ("resnet50", 25_557_032, 4.09),
+        ("seresnet50", 28_088_024, 4.09),
+        ("densenet121", 7_978_856, 2.83),
+        ("squeezenet1_1", 1_235_496, 0.35),
+        ("mobilenet_v2", 3_504_872, 0.30),
+        ("efficientnet_b0", 5_288_548, 0.39),
+        ("shufflenet_v2_x1_0", 2_278_604, 0.14),
+        ("unet256", 1_942_594, 3.03),
+        ("vit_b_16", 86_567_656, 17.56),
+    ] {
+        let report = Compiler::new().inspect(network(name, "onnx")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(report.parameters, parameters, "{name}: learnable parameters");
+        let counted = report.macs.expect("all dimensions are known") as f64 / 1e9;
+        // the published figures have two decimals, LeNet-5's all of them
+        let rounding = if gmacs < 0.01 { 1e-9 } else { 0.006 };
+        assert!((counted - gmacs).abs() < rounding, "{name}: {counted} GMACs, {gmacs} are published");
+        assert_eq!(report.statistics > 0, NORMALIZED.contains(&name), "{name}: statistics of batch normalization");
+    }
+}
+
+/// The networks with BatchNormalization.
+const NORMALIZED: [&str; 10] = [
+    "googlenet",
+    "inception_v3",
+    "resnet18",
+    "resnet50",
+    "seresnet50",
+    "densenet121",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "shufflenet_v2_x1_0",
+    "unet256",
+];
+
+/// (size, jump) of receptive fields: AlexNet's classic table after each convolution and pooling, VGG-16's after each
+/// pooling, ResNets' before the global pooling. ResNet-50 strides in the 3x3 convolution of a stage's first block, as
+/// torchvision's does; strides in the last block, as in Araujo, Norris, Sim 2019, make 483 of its 427.
+#[test]
+fn receptive_fields_agree_with_what_is_published() {
+    let fields = |name: &str, keep: &dyn Fn(&nncc::inspect::Layer) -> bool| -> Vec<(f64, f64)> {
+        let report = Compiler::new().inspect(network(name, "onnx")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let windows = report.layers.iter().filter(|l| keep(l) && !l.field.is_empty());
+        windows.map(|l| (l.field[0].size, l.field[0].jump)).collect()
+    };
+    let windows = |l: &nncc::inspect::Layer| matches!(l.op.as_str(), "conv" | "max_pool");
+    let alexnet = [(11, 4), (19, 8), (51, 8), (67, 16), (99, 16), (131, 16), (163, 16), (195, 32)];
+    assert_eq!(fields("alexnet", &windows), alexnet.map(|(s, j)| (f64::from(s), f64::from(j))));
+    let vgg = fields("vgg16", &|l| l.op == "max_pool");
+    let stages = [(6, 2), (16, 4), (44, 8), (100, 16), (212, 32)];
+    assert_eq!(vgg, stages.map(|(s, j)| (f64::from(s), f64::from(j))));
+    assert_eq!(fields("resnet50", &|l| l.op == "add").last(), Some(&(427.0, 32.0)));
+    assert_eq!(fields("resnet18", &|l| l.op == "add").last(), Some(&(435.0, 32.0)));
+}
+
+/// Every value that a library completes on the way, not the outputs alone, is the evaluator's.
+#[test]
+fn verification_passes_value_by_value() {
+    for name in ["squeezenet1_1", "mobilenet_v2", "shufflenet_v2_x1_0"] {
+        let compiler = Compiler::new().target_cpu("native");
+        let graph = compiler.import(network(name, "onnx")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let model =
+            compiler.load(network(name, "onnx")).and_then(|c| c.jit()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (input, _) = arrays_of(name);
+        let verdict = compare(&graph, &model, &[input], TOLERANCE).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(verdict.first, None, "{name}");
+        assert!(verdict.compared > 30, "{name}: {} values were compared", verdict.compared);
+    }
 }
