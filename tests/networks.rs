@@ -15,6 +15,8 @@
 
 #[path = "support/contract.rs"]
 mod contract;
+#[path = "support/freestanding.rs"]
+mod freestanding;
 #[path = "support/machine.rs"]
 mod machine;
 #[path = "support/range.rs"]
@@ -126,7 +128,6 @@ fn on_baseline_x86_64() {
 /// A program that is linked without libc runs a network, within the stack that the header promises.
 #[test]
 fn without_libc() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/freestanding.c");
     for machine in &machine::MACHINES {
         for (name, onnxruntime) in &ON_OTHER_MACHINES[..2] {
             let (input, exact) = arrays_of(name);
@@ -143,7 +144,7 @@ fn without_libc() {
                 format!("ALLOWED={}", (3.0 * onnxruntime).max(FLOOR) + f64::from(f32::EPSILON)),
             ];
             let files = [("input", input.to_bytes()), ("exact", rounded.to_bytes())];
-            let code = machine.run_without_libc(&compiled, &source, &defines, &files);
+            let code = freestanding::run(machine, &compiled, &defines, &files);
             assert_eq!(code, Ok(0), "{name} on {}: 1, 2 refused; 3 stack; 4 wrong", machine.name);
         }
     }

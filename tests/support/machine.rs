@@ -16,8 +16,10 @@ pub struct Machine {
     pub name: &'static str,
     triple: &'static str,
     cpu: Option<&'static str>,
-    gcc: &'static str,
-    emulator: &'static [&'static str],
+    /// Its C compiler.
+    pub gcc: &'static str,
+    /// What runs its programs here: a command and its first arguments.
+    pub emulator: &'static [&'static str],
 }
 
 /// The machines.
@@ -82,39 +84,6 @@ impl Machine {
         if rest.is_empty() { Ok(tensors) } else { Err("more bytes of outputs than expected".into()) }
     }
 
-    /// Builds a program without libc from `source` and an object of the model, runs it on this machine, and gives its exit
-    /// code. `defines` are the program's: `NAME=value`, strings in quotes.
-    pub fn run_without_libc(
-        &self,
-        compiled: &Compiled,
-        source: &Path,
-        defines: &[String],
-        files: &[(&str, Vec<u8>)],
-    ) -> Result<i32, String> {
-        let folder = Folder::new()?;
-        let (object, program) = (folder.file("model.o"), folder.file("program"));
-        compiled.write_with_header(&object, OutputKind::Object).map_err(|e| format!("emit: {e}"))?;
-        for (name, bytes) in files {
-            std::fs::write(folder.file(name), bytes).map_err(|e| format!("{name}: {e}"))?;
-        }
-        let built = Command::new(self.gcc)
-            .current_dir(&folder.0)
-            .args(["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-I.", "-DHEADER=\"model.h\""])
-            .args(["-ffreestanding", "-fno-builtin", "-fno-stack-protector", "-nostdlib", "-static", "-o"])
-            .arg(&program)
-            .args(defines.iter().map(|define| format!("-D{define}")))
-            .arg(source)
-            .arg(&object)
-            .output()
-            .map_err(|e| format!("{} (Debian's gcc, gcc-aarch64-linux-gnu): {e}", self.gcc))?;
-        if !built.status.success() {
-            return Err(format!("the program does not link: {}", String::from_utf8_lossy(&built.stderr)));
-        }
-        let ended = Command::new(self.emulator[0]).args(&self.emulator[1..]).arg(&program).status();
-        let ended = ended.map_err(|e| format!("{} (Debian's qemu-user): {e}", self.emulator[0]))?;
-        ended.code().ok_or_else(|| format!("the program ended by {ended}"))
-    }
-
     /// The driver, compiled once for each machine; several processes may do so at a time.
     fn driver(&self, any: &Compiled) -> Result<PathBuf, String> {
         let ready = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("driver-{}", self.name));
@@ -146,10 +115,11 @@ impl Machine {
 }
 
 /// A folder of its own for one run; removed with everything in it.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Result<Folder, String> {
+    /// A new one.
+    pub fn new() -> Result<Folder, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("run-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -157,7 +127,8 @@ impl Folder {
         Ok(Folder(path))
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
