@@ -8,7 +8,8 @@
 use crate::{Error, Model};
 use nncc_codegen::backend::{MachineCode, cranelift, for_target};
 use nncc_codegen::emit;
-use nncc_codegen::lower::{SetSource, lower};
+pub use nncc_codegen::lower::WinogradUse;
+use nncc_codegen::lower::{AlgorithmOptions, Algorithms, SetSource, lower};
 use nncc_codegen::program::Program;
 use nncc_codegen::target::Target;
 use nncc_frontend::ImportOptions;
@@ -50,7 +51,7 @@ impl OutputKind {
 pub enum Text {
     /// The graphs after all passes.
     Graph,
-    /// The memory plans.
+    /// The memory plans, and the algorithms of convolutions.
     Plan,
     /// The kernels in kernel IR.
     Kernels,
@@ -70,6 +71,8 @@ pub struct Compiler {
     cpu: Option<String>,
     opt_level: OptLevel,
     freestanding: bool,
+    winograd: WinogradUse,
+    small: bool,
     prefix: Option<String>,
 }
 
@@ -126,6 +129,20 @@ impl Compiler {
     #[must_use]
     pub fn freestanding(mut self, yes: bool) -> Compiler {
         self.freestanding = yes;
+        self
+    }
+
+    /// When convolutions may be computed by Winograd's algorithm.
+    #[must_use]
+    pub fn winograd(mut self, when: WinogradUse) -> Compiler {
+        self.winograd = when;
+        self
+    }
+
+    /// Prefers a small library to a fast one: weights take no more bytes than in the model.
+    #[must_use]
+    pub fn small(mut self, yes: bool) -> Compiler {
+        self.small = yes;
         self
     }
 
@@ -225,7 +242,8 @@ impl Compiler {
         stage("lowering");
         let start = Instant::now();
         let sources: Vec<SetSource<'_>> = sets.iter().map(|s| SetSource { graph: &s.graph, plan: &s.plan }).collect();
-        let program = lower(&model_name(path), &sources, &targets)?;
+        let algorithms = Algorithms::choose(&sources, &targets, self.algorithms());
+        let program = lower(&model_name(path), &sources, &targets, &algorithms)?;
         times.push(("lower", start.elapsed()));
         for target in &targets {
             let kernels = program.kernels.iter().filter(|k| k.level == target.level).count();
@@ -237,7 +255,14 @@ impl Compiler {
         times.push(("kernels", start.elapsed()));
         info!("generated {} bytes of machine code", code.iter().map(|c| c.bytes.len()).sum::<usize>());
         let options = emit::EmitOptions { freestanding: self.freestanding, prefix: self.prefix.clone() };
-        Ok((Compiled { program, code, sets, times, options }, fixed))
+        Ok((Compiled { program, algorithms, code, sets, times, options }, fixed))
+    }
+
+    /// The optimizer's levels 0 and 1 leave convolutions as they are.
+    fn algorithms(&self) -> AlgorithmOptions {
+        let plain = self.small || matches!(self.opt_level, OptLevel::O0 | OptLevel::O1);
+        let winograd = if plain { WinogradUse::Off } else { self.winograd };
+        AlgorithmOptions { winograd, ..AlgorithmOptions::default() }
     }
 
     fn import_options(&self, dims: BTreeMap<String, i64>) -> ImportOptions {
@@ -285,16 +310,13 @@ fn combinations(dims: &[(String, Vec<i64>)]) -> Vec<BTreeMap<String, i64>> {
 /// Code is generated for known shapes: says which dimensions of which inputs are missing, and the flag that fixes them.
 fn require_known_inputs(g: &Graph) -> Result<(), Error> {
     let mut lines = Vec::new();
-    let (mut flags, mut shapes) = (Vec::new(), Vec::new());
+    let mut flags = Vec::new();
     for v in g.inputs().iter().flat_map(|&n| g.results(n)) {
         let symbols = g.ty(v).symbols();
         if !symbols.is_empty() {
             let name = &g.value(v).name;
             lines.push(format!("  --> input \"{name}\": {}", g.ty(v)));
             flags.extend(symbols.iter().map(|s| format!("--dim {s}=NUMBER")));
-            let extents: Vec<String> =
-                g.ty(v).shape.iter().map(|d| d.size().map_or("?".into(), |n| n.to_string())).collect();
-            shapes.push(format!("--shape {name}={}", extents.join("x")));
         }
     }
     if lines.is_empty() {
@@ -303,10 +325,9 @@ fn require_known_inputs(g: &Graph) -> Result<(), Error> {
     flags.sort();
     flags.dedup();
     Err(Error::Unknown(format!(
-        "the model has dimensions that are not fixed\n{}\n  help: {}, or {} with numbers for `?`",
+        "the model has dimensions that are not fixed\n{}\n  help: {}",
         lines.join("\n"),
-        flags.join(" "),
-        shapes.join(" ")
+        flags.join(" ")
     )))
 }
 
@@ -324,6 +345,7 @@ struct SetGraph {
 /// A lowered model, ready to be written or run.
 pub struct Compiled {
     program: Program,
+    algorithms: Algorithms,
     code: Vec<MachineCode>,
     sets: Vec<SetGraph>,
     times: Vec<(&'static str, Duration)>,
@@ -410,6 +432,7 @@ impl Compiled {
                 for s in &self.sets {
                     out += &format!("{}\n", s.plan.to_text(&s.graph));
                 }
+                out += &self.algorithms.to_text();
             }
             Text::Kernels => {
                 for k in &self.program.kernels {

@@ -30,7 +30,7 @@ pub mod inspect;
 mod model;
 pub mod verify;
 
-pub use compiler::{Compiled, Compiler, OutputKind, Text};
+pub use compiler::{Compiled, Compiler, OutputKind, Text, WinogradUse};
 pub use error::Error;
 pub use model::{Bound, Model, StepTrace};
 pub use nncc_ir::{DType, Tensor};

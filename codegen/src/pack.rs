@@ -3,6 +3,7 @@
 //! There is one copy of each packed weight for all CPU levels and shape sets. A [`Packed`] holds handles to its sources and is
 //! written once, straight into the library: until then it costs nothing, and a splat stays one number.
 
+use crate::kernels::conv::winograd::transform::Minimal;
 use crate::program::{ConstData, ConstSource};
 use nncc_ir::{BLOCK, Constant, DType, channel_blocks, padded_channels};
 use rustc_hash::FxHasher;
@@ -24,6 +25,7 @@ enum Recipe {
     ConvPanels(ConvPanels),
     DepthwisePanels(DepthwisePanels),
     MatrixPanels(MatrixPanels),
+    WinogradPanels(WinogradPanels),
     /// A vector of f32, zeros up to this length.
     Padded(usize),
 }
@@ -76,6 +78,21 @@ pub struct MatrixPanels {
     pub scale: u32,
 }
 
+/// Weights `[M, C, 3, 3]` of a convolution for the Winograd template, f32, transformed in f64:
+///
+/// ```text
+/// [place of the tile, n*n][panel of 16 output channels][input channel][output channel]      (G g G^T)
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WinogradPanels {
+    /// Input channels, a multiple of 16.
+    pub inputs: usize,
+    /// Output channels, a multiple of 16.
+    pub outputs: usize,
+    /// Which transform.
+    pub minimal: Minimal,
+}
+
 impl Packed {
     /// A constant as it is, row-major.
     pub fn raw(source: Constant) -> Packed {
@@ -95,6 +112,11 @@ impl Packed {
     /// The second factor of a matrix product.
     pub fn matrix(panels: MatrixPanels, matrix: Constant) -> Packed {
         Packed { recipe: Recipe::MatrixPanels(panels), sources: vec![matrix] }
+    }
+
+    /// Transformed weights of a convolution.
+    pub fn winograd(panels: WinogradPanels, weights: Constant) -> Packed {
+        Packed { recipe: Recipe::WinogradPanels(panels), sources: vec![weights] }
     }
 
     /// An f32 vector with zeros behind it up to `len` elements.
@@ -141,6 +163,7 @@ impl ConstSource for Packed {
             }
             Recipe::DepthwisePanels(p) => 4 * padded_channels(p.channels) * p.taps,
             Recipe::MatrixPanels(p) => 4 * p.k * padded_channels(p.n),
+            Recipe::WinogradPanels(p) => 4 * p.inputs * p.outputs * p.minimal.inputs() * p.minimal.inputs(),
             Recipe::Padded(len) => 4 * len,
         }
     }
@@ -151,6 +174,7 @@ impl ConstSource for Packed {
             Recipe::ConvPanels(p) => p.write(&Floats::of(&self.sources[0]), out),
             Recipe::DepthwisePanels(p) => p.write(&Floats::of(&self.sources[0]), out),
             Recipe::MatrixPanels(p) => p.write(&Floats::of(&self.sources[0]), out),
+            Recipe::WinogradPanels(p) => p.write(&Floats::of(&self.sources[0]), out),
             Recipe::Padded(len) => {
                 let (source, count) = (Floats::of(&self.sources[0]), self.sources[0].elems().min(*len));
                 (0..count).for_each(|i| put(out, i, source.get(i)));
@@ -160,13 +184,14 @@ impl ConstSource for Packed {
 }
 
 /// The elements of an f32 constant.
-enum Floats<'a> {
+pub(crate) enum Floats<'a> {
     Splat(f32),
     Bytes(&'a [[u8; 4]]),
 }
 
 impl Floats<'_> {
-    fn of(source: &Constant) -> Floats<'_> {
+    /// Of a constant of that type.
+    pub(crate) fn of(source: &Constant) -> Floats<'_> {
         debug_assert_eq!(source.dtype(), DType::F32);
         match (source.bytes(), source.splat_value()) {
             (Some(bytes), _) => Floats::Bytes(bytes.as_chunks().0),
@@ -174,7 +199,8 @@ impl Floats<'_> {
         }
     }
 
-    fn get(&self, i: usize) -> f32 {
+    /// Element `i` in row-major order.
+    pub(crate) fn get(&self, i: usize) -> f32 {
         match self {
             Floats::Splat(x) => *x,
             Floats::Bytes(bytes) => f32::from_le_bytes(bytes[i]),
@@ -243,6 +269,31 @@ impl MatrixPanels {
                     put(out, at + n - n0, b.get(i) * scale);
                 }
                 at += lanes;
+            }
+        }
+    }
+}
+
+impl WinogradPanels {
+    fn write(&self, w: &Floats<'_>, out: &mut [u8]) {
+        let g = self.minimal.filter_matrix();
+        let n = g.len();
+        let place = self.inputs * self.outputs;
+        for m in 0..self.outputs {
+            for c in 0..self.inputs {
+                let filter = (m * self.inputs + c) * 9;
+                // G g, then its product with G^T.
+                let rows: Vec<[f64; 3]> = g
+                    .iter()
+                    .map(|r| std::array::from_fn(|j| (0..3).map(|i| r[i] * f64::from(w.get(filter + 3 * i + j))).sum()))
+                    .collect();
+                let at = (m / BLOCK * self.inputs + c) * BLOCK + m % BLOCK;
+                for (i, row) in rows.iter().enumerate() {
+                    for (j, column) in g.iter().enumerate() {
+                        let u: f64 = row.iter().zip(column).map(|(a, b)| a * b).sum();
+                        put(out, (i * n + j) * place + at, u as f32);
+                    }
+                }
             }
         }
     }

@@ -14,7 +14,7 @@
 
 use crate::backend::{self, BackendError};
 use crate::kir::{interp, verify};
-use crate::lower::{Placement, Separate, SetSource, lower_any_layout};
+use crate::lower::{Algorithms, Placement, Separate, SetSource, lower_any_layout};
 use crate::program::{Arg, LevelPlan, MAX_ALIGN, Program, ShapeSet, Step};
 use crate::target::{Target, host_has};
 use nncc_ir::{Constant, DType, Data, Graph, Layout, Op, Tensor, ValueId, channel_blocks};
@@ -56,11 +56,23 @@ pub fn check(graph: &Graph, inputs: &[Tensor], tolerance: &Tolerance) {
 /// Checks a graph on some targets.
 #[track_caller]
 pub fn check_on(graph: &Graph, inputs: &[Tensor], tolerance: &Tolerance, targets: &[Target]) {
+    check_with(graph, inputs, tolerance, targets, &Algorithms::default());
+}
+
+/// Checks a graph with chosen algorithms.
+#[track_caller]
+pub fn check_with(
+    graph: &Graph,
+    inputs: &[Tensor],
+    tolerance: &Tolerance,
+    targets: &[Target],
+    algorithms: &Algorithms,
+) {
     let want = evaluate(graph, inputs);
     let plan = Separate::plan(graph).expect("a graph that can be planned");
     for target in targets {
         let set = SetSource { graph, plan: &plan };
-        let program = match lower_any_layout(&graph.name, &[set], std::slice::from_ref(target)) {
+        let program = match lower_any_layout(&graph.name, &[set], std::slice::from_ref(target), algorithms) {
             Ok(program) => program,
             Err(e) => panic!("{}: {e}", target.level.name()),
         };

@@ -66,6 +66,24 @@ pub struct Compiling {
     /// Optimization level, 0 to 3
     #[arg(short = 'O', value_name = "LEVEL", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=3))]
     pub opt_level: u8,
+    /// Winograd's algorithm for 3x3 convolutions: auto, off, aggressive
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_enum, hide_possible_values = true)]
+    pub winograd: Winograd,
+    /// Prefer a small library to a fast one
+    #[arg(long)]
+    pub size: bool,
+}
+
+/// `--winograd`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Winograd {
+    /// Within an error of 3e-6 of the output's range, root mean square, and 3 times that of the direct form
+    #[default]
+    Auto,
+    /// Never
+    Off,
+    /// Within 3e-5
+    Aggressive,
 }
 
 /// `nncc MODEL.onnx -o OUT`.

@@ -3,7 +3,7 @@
 use super::args::{self, Emit};
 use super::print;
 use super::progress::Progress;
-use nncc::{Compiled, Compiler, Error, OptLevel, OutputKind, Text, arrays};
+use nncc::{Compiled, Compiler, Error, OptLevel, OutputKind, Text, WinogradUse, arrays};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,11 @@ pub fn compiler(flags: &args::Compiling) -> Result<Compiler, Error> {
         1 => OptLevel::O1,
         2 => OptLevel::O2,
         _ => OptLevel::O3,
+    });
+    let c = c.small(flags.size).winograd(match flags.winograd {
+        args::Winograd::Auto => WinogradUse::Auto,
+        args::Winograd::Off => WinogradUse::Off,
+        args::Winograd::Aggressive => WinogradUse::Aggressive,
     });
     Ok(match &flags.target_cpu {
         Some(cpu) => c.target_cpu(cpu),

@@ -2,6 +2,7 @@
 //!
 //! | template | needs |
 //! |---|---|
+//! | [`Winograd`] | 3x3, stride 1, where [`Algorithms`](super::Algorithms) say so |
 //! | [`Depthwise`] | f32, constant weights, blocked in and out, one channel a group on both sides |
 //! | [`Direct`] | f32, constant weights, blocked out, whole channel blocks a group or one group |
 //! | [`Generic`] | nothing |
@@ -19,10 +20,12 @@ use super::{LowerCx, LowerError};
 use crate::kernels::conv::depthwise::Depthwise;
 use crate::kernels::conv::direct::Direct;
 use crate::kernels::conv::generic::{Generic, GenericAxis};
+use crate::kernels::conv::winograd::transform::Minimal;
+use crate::kernels::conv::winograd::{self, Winograd};
 use crate::kernels::conv::{Conv as ConvShape, Sink, Weights};
 use crate::kernels::window::Axis;
 use crate::kir::Elem;
-use crate::pack::{ConvPanels, DepthwisePanels, Packed};
+use crate::pack::{ConvPanels, DepthwisePanels, Packed, WinogradPanels};
 use crate::program::Arg;
 use nncc_ir::ops::conv::{Conv, ConvTranspose};
 use nncc_ir::{BLOCK, Constant, DType, Layout, padded_channels};
@@ -119,6 +122,10 @@ pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Resu
                 cx.step(Call::new(id, &args, depthwise.tasks()));
                 return Ok(());
             }
+        } else if winograd::fits(&shape)
+            && let Some(minimal) = cx.algorithms().of(&weights, inputs, outputs)
+        {
+            return lower_winograd(cx, &parts, &shape, minimal, weights);
         } else if direct_channels(&shape) {
             let taps = kernel.map(|k| (0..k).collect());
             if lower_direct(cx, &parts, &shape, kernel, taps, weights, false)? {
@@ -224,6 +231,40 @@ fn phases_of(
             (axis, taps)
         })
         .collect()
+}
+
+/// Appends a Winograd convolution: one step, or three with its intermediates in the workspace.
+fn lower_winograd(
+    cx: &mut LowerCx<'_, '_>,
+    parts: &Parts,
+    shape: &ConvShape,
+    minimal: Minimal,
+    weights: Constant,
+) -> Result<(), LowerError> {
+    let winograd = Winograd::new(cx.target(), shape, minimal, parts.in_place());
+    let panels = WinogradPanels { inputs: shape.inputs, outputs: shape.outputs, minimal };
+    let weights = cx.packed(Packed::winograd(panels, weights));
+    cx.scratch(winograd.scratch());
+    let args = parts.args(cx, weights)?;
+    if !winograd.is_staged() {
+        let (kernel, tasks) = winograd.blocked_kernel();
+        let id = cx.kernel(kernel);
+        cx.step(Call::new(id, &args, tasks));
+        return Ok(());
+    }
+    let v = cx.workspace(shape.batch * winograd.v_bytes());
+    let m = cx.workspace(shape.batch * winograd.m_bytes());
+    let (kernel, tasks) = winograd.input_kernel();
+    let id = cx.kernel(kernel);
+    cx.step(Call::new(id, &[args[0], v], tasks).labelled("winograd input"));
+    let (kernel, tasks) = winograd.product_kernel();
+    let id = cx.kernel(kernel);
+    cx.step(Call::new(id, &[v, weights, m], tasks).labelled("winograd product").with_macs(shape.macs()));
+    let (kernel, tasks) = winograd.output_kernel();
+    let id = cx.kernel(kernel);
+    let args: Vec<Arg> = [m].into_iter().chain(args[2..].iter().copied()).collect();
+    cx.step(Call::new(id, &args, tasks).labelled("winograd output"));
+    Ok(())
 }
 
 /// May the direct template take these channel counts?

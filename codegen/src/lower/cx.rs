@@ -13,7 +13,7 @@
 //! [nested](LowerCx::nested) one, with operands and outputs that the outer lowering chose.
 
 use super::pools::Pools;
-use super::{LowerError, SetSource};
+use super::{Algorithms, LowerError, SetSource};
 use crate::kir::Kernel;
 use crate::pack::Packed;
 use crate::program::{Arg, KernelId, LevelPlan, MAX_ALIGN, Step, StepResult};
@@ -135,6 +135,7 @@ impl Call {
 pub struct LevelState<'a> {
     set: SetSource<'a>,
     target: &'a Target,
+    algorithms: &'a Algorithms,
     pools: &'a mut Pools,
     steps: Vec<Step>,
     scratch_bytes: usize,
@@ -142,8 +143,13 @@ pub struct LevelState<'a> {
 }
 
 impl<'a> LevelState<'a> {
-    pub(super) fn new(set: SetSource<'a>, target: &'a Target, pools: &'a mut Pools) -> LevelState<'a> {
-        LevelState { set, target, pools, steps: Vec::new(), scratch_bytes: 0, workspace_bytes: 0 }
+    pub(super) fn new(
+        set: SetSource<'a>,
+        target: &'a Target,
+        algorithms: &'a Algorithms,
+        pools: &'a mut Pools,
+    ) -> LevelState<'a> {
+        LevelState { set, target, algorithms, pools, steps: Vec::new(), scratch_bytes: 0, workspace_bytes: 0 }
     }
 
     /// Where the workspace begins.
@@ -247,6 +253,11 @@ impl<'s, 'a> LowerCx<'s, 'a> {
     /// What is compiled for.
     pub fn target(&self) -> &'a Target {
         self.level.target
+    }
+
+    /// Which convolutions take which algorithm.
+    pub fn algorithms(&self) -> &'a Algorithms {
+        self.level.algorithms
     }
 
     /// The graph.

@@ -26,9 +26,11 @@
 //! | [`movement`] | what operators share that only move elements: boxes as strided copies |
 //! | [`cx`] | what a lowering sees: operands, constants, kernels, steps |
 //! | `fused` | an operator with an elementwise program behind it |
+//! | [`algorithm`] | which convolutions Winograd computes, chosen for the whole model |
 //! | [`placement`] | where values lie: what is asked of a memory plan |
 //! | [`pools`] | constants and kernels, each once |
 
+pub mod algorithm;
 pub mod concat;
 mod conv;
 pub mod cx;
@@ -58,6 +60,7 @@ pub mod top_k;
 pub mod transpose;
 pub mod trilu;
 
+pub use algorithm::{AlgorithmOptions, Algorithms, WinogradUse};
 pub use cx::{Call, LowerCx, Operand};
 pub use placement::{Placement, Separate};
 
@@ -121,11 +124,17 @@ pub struct SetSource<'a> {
     pub plan: &'a dyn Placement,
 }
 
-/// Lowers a model: one shape set for each of `sets`, one plan in it for each of `targets` (of one triple, levels rising).
+/// Lowers a model: one shape set for each of `sets`, one plan in it for each of `targets` (of one triple, levels rising), with
+/// the `algorithms` chosen for both.
 ///
 /// # Errors
 /// A node that has no kernel, an unknown dimension, or a bug of an earlier pass.
-pub fn lower(name: &str, sets: &[SetSource<'_>], targets: &[Target]) -> Result<Program, LowerError> {
+pub fn lower(
+    name: &str,
+    sets: &[SetSource<'_>],
+    targets: &[Target],
+    algorithms: &Algorithms,
+) -> Result<Program, LowerError> {
     for graph in sets.iter().map(|set| set.graph) {
         let ports = graph.inputs().iter().map(|&node| ValueId { node, out: 0 });
         for v in ports.chain(graph.outputs().iter().map(|&(_, v)| v)) {
@@ -135,20 +144,31 @@ pub fn lower(name: &str, sets: &[SetSource<'_>], targets: &[Target]) -> Result<P
             }
         }
     }
-    lower_any_layout(name, sets, targets)
+    lower_any_layout(name, sets, targets, algorithms)
 }
 
 /// [`lower`] for graphs whose inputs and outputs may be blocked, as no model's are: for tests of kernels on blocked values.
-pub(crate) fn lower_any_layout(name: &str, sets: &[SetSource<'_>], targets: &[Target]) -> Result<Program, LowerError> {
+pub(crate) fn lower_any_layout(
+    name: &str,
+    sets: &[SetSource<'_>],
+    targets: &[Target],
+    algorithms: &Algorithms,
+) -> Result<Program, LowerError> {
     let mut pools = Pools::default();
-    let sets = sets.iter().map(|set| lower_set(*set, targets, &mut pools)).collect::<Result<Vec<_>, _>>()?;
+    let sets =
+        sets.iter().map(|set| lower_set(*set, targets, algorithms, &mut pools)).collect::<Result<Vec<_>, _>>()?;
     let (consts, kernels) = pools.into_parts();
     let program = Program { name: name.into(), targets: targets.to_vec(), consts, kernels, sets };
     program.verify()?;
     Ok(program)
 }
 
-fn lower_set(set: SetSource<'_>, targets: &[Target], pools: &mut Pools) -> Result<ShapeSet, LowerError> {
+fn lower_set(
+    set: SetSource<'_>,
+    targets: &[Target],
+    algorithms: &Algorithms,
+    pools: &mut Pools,
+) -> Result<ShapeSet, LowerError> {
     let port = |name: &str, v| {
         let (ty, shape) = (set.graph.ty(v), cx::known_dims(set.graph, v)?);
         Ok(Port { name: name.into(), dtype: ty.dtype, shape })
@@ -159,12 +179,17 @@ fn lower_set(set: SetSource<'_>, targets: &[Target], pools: &mut Pools) -> Resul
     });
     let inputs = inputs.collect::<Result<_, LowerError>>()?;
     let outputs = set.graph.outputs().iter().map(|(name, v)| port(name, *v)).collect::<Result<_, LowerError>>()?;
-    let levels = targets.iter().map(|t| lower_level(set, t, pools)).collect::<Result<_, _>>()?;
+    let levels = targets.iter().map(|t| lower_level(set, t, algorithms, pools)).collect::<Result<_, _>>()?;
     Ok(ShapeSet { inputs, outputs, levels })
 }
 
-fn lower_level(set: SetSource<'_>, target: &Target, pools: &mut Pools) -> Result<LevelPlan, LowerError> {
-    let mut level = cx::LevelState::new(set, target, pools);
+fn lower_level(
+    set: SetSource<'_>,
+    target: &Target,
+    algorithms: &Algorithms,
+    pools: &mut Pools,
+) -> Result<LevelPlan, LowerError> {
+    let mut level = cx::LevelState::new(set, target, algorithms, pools);
     for &node in set.plan.order() {
         if matches!(set.graph.op(node), Op::Input | Op::Constant(_)) {
             continue;

@@ -129,8 +129,38 @@ impl<'a> Direct<'a> {
         self.row_count().div_ceil(self.rows)
     }
 
-    fn panel_groups(&self) -> usize {
+    /// How many groups of panels one group of channels has.
+    pub(super) fn panel_groups(&self) -> usize {
         panel_widths(self.conv.outputs).len().div_ceil(self.tile.panels)
+    }
+
+    /// Panels of a full group.
+    pub(super) fn panels_of_a_tile(&self) -> usize {
+        self.tile.panels
+    }
+
+    /// The groups of panels that one piece of code computes, and how many panels each of them has.
+    pub(super) fn group_ranges(&self) -> Vec<(Range<usize>, usize)> {
+        let kinds = self.kinds();
+        let ends = kinds.iter().skip(1).map(|k| k.first).chain([self.panel_groups()]);
+        kinds.iter().zip(ends).map(|(kind, end)| (kind.first..end, kind.widths.len())).collect()
+    }
+
+    /// Inside of another kernel: all rows of one group of panels (in the range `ranges[range]` of
+    /// [`group_ranges`](Direct::group_ranges)) of group `conv_group` of channels, written from byte `y` of the output on.
+    pub(super) fn one_group(
+        &self,
+        b: &mut Builder,
+        operands: &Operands,
+        range: usize,
+        [conv_group, panel_group]: [Value; 2],
+        y: Value,
+    ) {
+        debug_assert_eq!(self.conv.batch, 1);
+        let image = b.i64(0);
+        let whole = Direct { rows: self.row_count().max(1), ..self.clone() };
+        let at = TaskAt { image, conv_group, panel_group, chunk: image, y };
+        whole.panels(b, operands, &self.kinds()[range], &at);
     }
 
     /// How many tasks the kernel has.
@@ -241,11 +271,12 @@ impl<'a> Direct<'a> {
             self.tile.pixels
         );
         let mut b = Builder::new(name, args);
-        b.tasks(|b, task| self.task(b, task));
+        let operands = Operands::of_args(&b, self.conv.bias, self.conv.epilogue.extras.len());
+        b.tasks(|b, task| self.task(b, &operands, task));
         b.finish()
     }
 
-    fn task(&self, b: &mut Builder, task: Value) {
+    fn task(&self, b: &mut Builder, operands: &Operands, task: Value) {
         let groups = self.panel_groups() * self.conv.groups;
         let (image, group, chunk) = if self.panels_inner {
             let (rest, group) = div_rem(b, task, groups);
@@ -258,20 +289,26 @@ impl<'a> Direct<'a> {
         };
         let (conv_group, panel_group) = div_rem(b, group, self.panel_groups());
         let kinds = self.kinds();
-        let at = TaskAt { image, conv_group, panel_group, chunk };
+        let channels = self.conv.groups * self.conv.outputs;
+        let stored = if self.conv.sink == Sink::Matrix { channels } else { nncc_ir::padded_channels(channels) };
+        let y = b.mul_imm(image, (stored * self.conv.output_plane()) as i64 * F32_BYTES);
+        let first_panel = self.first_panel(b, conv_group, panel_group);
+        let panel_offset = b.mul_imm(first_panel, self.output_panel() as i64 * F32_BYTES);
+        let y = b.add(y, panel_offset);
+        let at = TaskAt { image, conv_group, panel_group, chunk, y };
         match &kinds[..] {
-            [only] => self.panels(b, only, &at),
+            [only] => self.panels(b, operands, only, &at),
             [full, rest] => {
                 let bound = b.i64(rest.first as i64);
                 let is_full = b.icmp(IntCc::LtS, panel_group, bound);
                 b.if_(
                     is_full,
                     |b| {
-                        self.panels(b, full, &at);
+                        self.panels(b, operands, full, &at);
                         Vec::new()
                     },
                     |b| {
-                        self.panels(b, rest, &at);
+                        self.panels(b, operands, rest, &at);
                         Vec::new()
                     },
                 );
@@ -280,16 +317,21 @@ impl<'a> Direct<'a> {
         }
     }
 
+    /// The number of the first panel of a group of panels, counted over all groups of channels.
+    fn first_panel(&self, b: &mut Builder, conv_group: Value, panel_group: Value) -> Value {
+        let panels_a_group = panel_widths(self.conv.outputs).len();
+        let panel = b.mul_imm(panel_group, self.tile.panels as i64);
+        let before = b.mul_imm(conv_group, panels_a_group as i64);
+        b.add(before, panel)
+    }
+
     /// All rows of a task for one group of panels.
-    fn panels(&self, b: &mut Builder, kind: &PanelGroup, at: &TaskAt) {
+    fn panels(&self, b: &mut Builder, operands: &Operands, kind: &PanelGroup, at: &TaskAt) {
         let conv = &self.conv;
-        let panels_a_group = panel_widths(conv.outputs).len();
-        let panel = b.mul_imm(at.panel_group, self.tile.panels as i64);
-        let panel_of_all = b.mul_imm(at.conv_group, panels_a_group as i64);
-        let panel_of_all = b.add(panel_of_all, panel);
+        let panel_of_all = self.first_panel(b, at.conv_group, at.panel_group);
 
         let k = conv.inputs * conv.taps();
-        let w = along(b, b.arg(1), panel_of_all, self.weight_panel() * 4);
+        let w = along(b, operands.w, panel_of_all, self.weight_panel() * 4);
         let w = match conv.weights {
             Weights::Panels => w,
             Weights::Rows { image } => along(b, w, at.image, image * 4),
@@ -299,18 +341,14 @@ impl<'a> Direct<'a> {
             Source::Planar => conv.groups * conv.inputs * conv.input_plane(),
             Source::Matrix { image, .. } => image,
         };
-        let x = along(b, b.arg(0), at.image, input_image * 4);
+        let x = along(b, operands.x, at.image, input_image * 4);
         let x = b.ptr(x.at(0).idx(at.conv_group, conv.inputs * conv.input_plane() * 4));
-        let channels = conv.groups * conv.outputs;
-        let stored = if conv.sink == Sink::Matrix { channels } else { nncc_ir::padded_channels(channels) };
-        let y = b.mul_imm(at.image, (stored * conv.output_plane()) as i64 * F32_BYTES);
-        let panel_offset = b.mul_imm(panel_of_all, self.output_panel() as i64 * F32_BYTES);
-        let y = b.add(y, panel_offset);
-        let bias = conv.bias.then(|| b.ptr(b.arg(2).at(0).idx(panel_of_all, BLOCK * 4)));
+        let bias = operands.bias.map(|bias| b.ptr(bias.at(0).idx(panel_of_all, BLOCK * 4)));
         let channel = b.mul_imm(panel_of_all, BLOCK as i64);
         let vectors = self.vectors(kind);
         debug_assert!(matches!(conv.weights, Weights::Panels) || k == conv.inputs, "rows have one tap");
-        let group = Group { vectors, x, w: self.classes(b, w, kind), y, bias, channel, image: at.image, kind };
+        let w = self.classes(b, w, kind);
+        let group = Group { operands, vectors, x, w, y: at.y, bias, channel, image: at.image, kind };
 
         let lo = b.mul_imm(at.chunk, self.rows as i64);
         let hi = b.add_imm(lo, self.rows as i64);
@@ -451,7 +489,7 @@ impl<'a> Direct<'a> {
         });
         let by_class: Vec<Value> = by_class.collect();
         let offsets: Vec<Value> = group.vectors.iter().map(|v| by_class[v.class]).collect();
-        let y = b.arg(self.y_arg());
+        let y = group.operands.y;
         let place = |v: usize, px: usize| {
             let lanes = &group.vectors[v];
             lanes.output + (px * self.conv.axes[2].out_step * self.output_pitch(lanes.width)) as i64 * F32_BYTES
@@ -505,10 +543,6 @@ impl<'a> Direct<'a> {
         );
     }
 
-    fn y_arg(&self) -> usize {
-        2 + usize::from(self.conv.bias) + self.conv.epilogue.extras.len()
-    }
-
     /// Applies the epilogue and stores.
     fn finish(
         &self,
@@ -520,9 +554,7 @@ impl<'a> Direct<'a> {
         place: &dyn Fn(usize, usize) -> i64,
     ) {
         let epilogue = &self.conv.epilogue;
-        let y = b.arg(self.y_arg());
-        let first_extra = 2 + usize::from(self.conv.bias);
-        let extras: Vec<Value> = (0..epilogue.extras.len()).map(|i| b.arg(first_extra + i)).collect();
+        let (y, extras) = (group.operands.y, &group.operands.extras);
         let site = |v: usize, offset: Value, disp: i64| Site {
             same: (offset, disp),
             image: group.image,
@@ -532,7 +564,7 @@ impl<'a> Direct<'a> {
         if !epilogue.is_long() {
             for (i, &sum) in sums.iter().enumerate() {
                 let (v, px) = (i / pixels, i % pixels);
-                let result = epilogue.apply(b, sum, &extras, &site(v, offsets[v], place(v, px)));
+                let result = epilogue.apply(b, sum, extras, &site(v, offsets[v], place(v, px)));
                 b.store_part(y.at(place(v, px)).idx(offsets[v], 1), result, group.vectors[v].count);
             }
             return;
@@ -548,7 +580,7 @@ impl<'a> Direct<'a> {
                 let sum = b.load(lanes.ty, scratch.at(from).idx(px, BLOCK * 4));
                 let along = b.mul_imm(px, step);
                 let offset = b.add(offsets[v], along);
-                let result = epilogue.apply(b, sum, &extras, &site(v, offset, lanes.output));
+                let result = epilogue.apply(b, sum, extras, &site(v, offset, lanes.output));
                 b.store_part(y.at(lanes.output).idx(offset, 1), result, lanes.count);
             });
         }
@@ -783,12 +815,46 @@ struct PanelGroup {
     pixels: usize,
 }
 
+/// Where the operands lie.
+pub(super) struct Operands {
+    pub x: Value,
+    pub w: Value,
+    pub bias: Option<Value>,
+    pub extras: Vec<Value>,
+    pub y: Value,
+}
+
+impl Operands {
+    /// The arguments of a kernel: x, w, bias (if there is one), the epilogue's extras, y.
+    pub(super) fn of_args(b: &Builder, bias: bool, extras: usize) -> Operands {
+        Operands { w: b.arg(1), ..Operands::from_arg(b, 2, bias, extras) }
+    }
+
+    /// The arguments of a kernel without weights: x, bias (if there is one), the epilogue's extras, y.
+    pub(super) fn without_weights(b: &Builder, bias: bool, extras: usize) -> Operands {
+        Operands::from_arg(b, 1, bias, extras)
+    }
+
+    fn from_arg(b: &Builder, first: usize, bias: bool, extras: usize) -> Operands {
+        let first_extra = first + usize::from(bias);
+        Operands {
+            x: b.arg(0),
+            w: b.arg(0),
+            bias: bias.then(|| b.arg(first)),
+            extras: (first_extra..first_extra + extras).map(|i| b.arg(i)).collect(),
+            y: b.arg(first_extra + extras),
+        }
+    }
+}
+
 /// What a task is.
 struct TaskAt {
     image: Value,
     conv_group: Value,
     panel_group: Value,
     chunk: Value,
+    /// Bytes from the output's base to the first pixel of the group of panels.
+    y: Value,
 }
 
 /// One vector of output channels of a tile.
@@ -811,6 +877,7 @@ struct Lanes {
 
 /// What is the same for all rows of a task.
 struct Group<'k> {
+    operands: &'k Operands,
     vectors: Vec<Lanes>,
     x: Value,
     /// Weight pointers, one for each panel width, and that width.

@@ -3,6 +3,7 @@
 //! | template | serves |
 //! |---|---|
 //! | [`direct`] | everything with whole channel blocks a group: dense, strided, dilated, pointwise, phases of a transpose; matrix products |
+//! | [`winograd`] | 3x3 with stride 1 and many channels, where its error permits |
 //! | [`depthwise`] | one channel a group, one filter each, on blocked values |
 //! | [`generic`] | the rest, one element at a time: other dtypes, odd groups, row-major results, any number of axes |
 //!
@@ -12,6 +13,7 @@ pub mod depthwise;
 pub mod direct;
 pub mod generic;
 pub mod tile;
+pub mod winograd;
 
 use super::epilogue::Epilogue;
 use super::window::Axis;

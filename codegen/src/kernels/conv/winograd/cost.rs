@@ -1,0 +1,140 @@
+//! What a convolution costs by the direct template and by Winograd's, in cycles of one core; and how Winograd walks.
+//!
+//! ```text
+//! direct     multiply-adds / (2 lanes * 0.95)                                   + weights / B
+//! winograd   tiles * n^2 * C * M / (2 lanes * 0.9)                              products
+//!          + tiles * n^2 * (C + M)/16 * 4.2 * (16 / lanes)                      transforms
+//!          + bytes beyond L2 / B
+//!
+//! bytes      blocked:  U * blocks           (once when it fits a quarter of L2)
+//!            staged:   U + 2 (V + M)
+//! ```
+//!
+//! `B` = 5 bytes a cycle, what one server core reads from its last-level cache and from memory alike (Ice Lake: 13 GB/s at
+//! 2.6 GHz). The shares of the peak and the 4.2 cycles were measured on that core. The larger of two costs decides, so they
+//! need not be exact; that neither overlaps with the other is on the safe side.
+
+use super::super::Conv;
+use super::F32_BYTES;
+use super::transform::Minimal;
+use crate::kir::Elem;
+use crate::target::Target;
+use nncc_ir::BLOCK;
+
+/// Bytes that come from beyond L2 in a cycle.
+const BYTES_A_CYCLE: f64 = 5.0;
+
+/// The numbers of a 3x3 convolution that its cost depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Images.
+    pub batch: usize,
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Height and width of the output.
+    pub plane: [usize; 2],
+}
+
+/// In which order tiles and places are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walk {
+    /// One block of at most `tiles` tiles after the other, through all three stages.
+    Blocked {
+        /// Tiles of a block.
+        tiles: usize,
+    },
+    /// One stage after the other, all tiles in each.
+    Staged,
+}
+
+impl Size {
+    /// Of a convolution.
+    pub fn of(conv: &Conv) -> Size {
+        let plane = [conv.axes[1].outputs, conv.axes[2].outputs];
+        Size { batch: conv.batch, inputs: conv.inputs, outputs: conv.outputs, plane }
+    }
+
+    fn tiles(&self, minimal: Minimal) -> usize {
+        self.plane.iter().map(|extent| extent.div_ceil(minimal.outputs())).product()
+    }
+
+    /// Bytes of the transformed weights, or of the weights as they are.
+    pub fn weight_bytes(&self, minimal: Option<Minimal>) -> usize {
+        F32_BYTES * self.inputs * self.outputs * minimal.map_or(9, |f| f.inputs() * f.inputs())
+    }
+}
+
+/// Multiply-adds of a cycle: two vectors, half of that where they are two instructions.
+fn rate(target: &Target) -> f64 {
+    2.0 * target.lanes(Elem::F32) as f64 * if target.fma { 1.0 } else { 0.5 }
+}
+
+/// The walk with the least traffic, and the bytes of it.
+fn traffic(target: &Target, size: &Size, minimal: Minimal) -> (Walk, f64) {
+    let (places, tiles) = (minimal.inputs() * minimal.inputs(), size.tiles(minimal));
+    let u = size.weight_bytes(Some(minimal));
+    let all = places * F32_BYTES * tiles * (size.inputs + size.outputs);
+    // V and M of a block take three quarters of L2; four panels of M are there at a time.
+    let panels = size.outputs.min(4 * BLOCK);
+    let block = (target.l2 / 4 * 3 / (places * F32_BYTES * (size.inputs + panels))).clamp(1, tiles);
+    let blocks = size.batch * tiles.div_ceil(block);
+    let blocked = if u <= target.l2 / 4 { u } else { u * blocks };
+    let staged = u + 2 * all * size.batch;
+    if staged < blocked && all <= target.l3.max(target.l2) {
+        (Walk::Staged, staged as f64)
+    } else {
+        (Walk::Blocked { tiles: block }, blocked as f64)
+    }
+}
+
+/// How Winograd walks a convolution.
+pub fn walk(target: &Target, size: &Size, minimal: Minimal) -> Walk {
+    traffic(target, size, minimal).0
+}
+
+/// Cycles of a 3x3 convolution with stride 1, by Winograd or direct.
+pub fn cycles(target: &Target, size: &Size, minimal: Option<Minimal>) -> f64 {
+    let channels = (size.inputs * size.outputs) as f64;
+    let Some(f) = minimal else {
+        let macs = 9.0 * channels * (size.batch * size.plane[0] * size.plane[1]) as f64;
+        return macs / (rate(target) * 0.95) + size.weight_bytes(None) as f64 / BYTES_A_CYCLE;
+    };
+    let places = (f.inputs() * f.inputs()) as f64;
+    let tiles = (size.batch * size.tiles(f)) as f64;
+    let vectors = (size.inputs + size.outputs) as f64 / target.lanes(Elem::F32).min(BLOCK) as f64;
+    let products = tiles * places * channels / (rate(target) * 0.9);
+    let transforms = tiles * places * vectors * 4.2;
+    products + transforms + traffic(target, size, f).1 / BYTES_A_CYCLE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(channels: usize, plane: usize) -> Size {
+        Size { batch: 1, inputs: channels, outputs: channels, plane: [plane; 2] }
+    }
+
+    #[test]
+    fn the_larger_the_plane_the_more_winograd_gains() {
+        let target = Target::x86_64_v4();
+        let gain = |channels, plane, f| {
+            cycles(&target, &size(channels, plane), None) / cycles(&target, &size(channels, plane), Some(f))
+        };
+        assert!(gain(64, 224, Minimal::F4) > 1.8);
+        assert!(gain(256, 56, Minimal::F4) > 1.5);
+        assert!(gain(512, 28, Minimal::F4) > 1.3);
+        // The transformed weights of many channels are read for few pixels.
+        assert!(gain(512, 7, Minimal::F4) < 1.1);
+        assert!(gain(512, 7, Minimal::F6) < 1.0);
+    }
+
+    #[test]
+    fn many_channels_go_in_stages_and_large_planes_in_blocks() {
+        let target = Target::x86_64_v4();
+        assert_eq!(walk(&target, &size(512, 28), Minimal::F4), Walk::Staged);
+        assert!(matches!(walk(&target, &size(64, 224), Minimal::F4), Walk::Blocked { tiles } if tiles > 20));
+    }
+}

@@ -1,0 +1,270 @@
+//! Which convolutions are computed by Winograd's algorithm, chosen for a whole model.
+//!
+//! Each 3x3 convolution that the template can take has up to four candidates: the direct form, and `F(2)`, `F(4)`, `F(6)`
+//! where the error allows. Their costs are those of [`cost`]; the fastest is taken, then, while the transformed weights make
+//! the library larger than allowed, the layer steps down that loses the least time for each byte that it gives back.
+//!
+//! The choice looks at shapes, weights and the widest of the targets, never at the machine: builds are reproducible, and all
+//! CPU levels and shape sets share one copy of the weights.
+
+use super::SetSource;
+use crate::kernels::conv::winograd::cost::{self, Size};
+use crate::kernels::conv::winograd::error;
+use crate::kernels::conv::winograd::transform::Minimal;
+use crate::pack::{Floats, Packed, WinogradPanels};
+use crate::target::Target;
+use nncc_ir::ops::conv::Conv;
+use nncc_ir::{BLOCK, Constant, DType, Graph, Layout, NodeId, Op};
+use rustc_hash::FxHashMap;
+use std::fmt::Write as _;
+
+/// When Winograd's algorithm may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WinogradUse {
+    /// Where it is faster and its estimated error is within [`AUTO_ERROR`] and [`AUTO_RATIO`] times the direct form's.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// Where it is faster and its estimated error is within [`AGGRESSIVE_ERROR`].
+    Aggressive,
+}
+
+/// Root mean square of the error of a layer, relative to the range of its output.
+pub const AUTO_ERROR: f64 = 3e-6;
+/// Errors add up along a network: one of many layers may not be worse than the direct form by more than the network as a whole
+/// may be.
+pub const AUTO_RATIO: f64 = 3.0;
+/// The same with `--winograd aggressive`.
+pub const AGGRESSIVE_ERROR: f64 = 3e-5;
+
+/// What the choice may do.
+#[derive(Clone, Copy, Debug)]
+pub struct AlgorithmOptions {
+    /// When Winograd may be used.
+    pub winograd: WinogradUse,
+    /// How many times their bytes all weights may take when transformed.
+    pub growth: f64,
+}
+
+impl Default for AlgorithmOptions {
+    fn default() -> Self {
+        AlgorithmOptions { winograd: WinogradUse::Auto, growth: 2.0 }
+    }
+}
+
+/// The chosen algorithms; with none chosen, every convolution is direct.
+#[derive(Clone, Debug, Default)]
+pub struct Algorithms {
+    layers: Vec<Layer>,
+    by_weights: FxHashMap<u64, usize>,
+    forced: Option<Minimal>,
+}
+
+/// A convolution and its candidates.
+#[derive(Clone, Debug)]
+struct Layer {
+    /// The model's name for the node.
+    name: String,
+    candidates: Vec<Candidate>,
+    /// Index of the candidate in force.
+    chosen: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    minimal: Option<Minimal>,
+    /// Of one core, all shape sets added up.
+    cycles: f64,
+    /// Of the packed weights.
+    bytes: usize,
+    /// Estimated; 0 for the direct form, which is the measure.
+    error: f64,
+}
+
+/// How large an estimated error may be, and how many times the direct form's.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    error: f64,
+    ratio: f64,
+}
+
+impl Algorithms {
+    /// Every convolution that can be is computed by this variant: for tests.
+    pub fn forced(minimal: Minimal) -> Algorithms {
+        Algorithms { forced: Some(minimal), ..Algorithms::default() }
+    }
+
+    /// Chooses for a model.
+    pub fn choose(sets: &[SetSource<'_>], targets: &[Target], options: AlgorithmOptions) -> Algorithms {
+        let mut all = Algorithms::default();
+        let limits = match options.winograd {
+            WinogradUse::Off => return all,
+            WinogradUse::Auto => Limits { error: AUTO_ERROR, ratio: AUTO_RATIO },
+            WinogradUse::Aggressive => Limits { error: AGGRESSIVE_ERROR, ratio: f64::INFINITY },
+        };
+        let Some(target) = targets.last() else { return all };
+        for set in sets {
+            for &node in set.plan.order() {
+                if let Some((weights, size)) = suitable(set.graph, node) {
+                    all.add(target, super::cx::node_name(set.graph, node), &weights, &size, limits);
+                }
+            }
+        }
+        for layer in &mut all.layers {
+            let fastest = layer.candidates.iter().enumerate().min_by(|a, b| a.1.cycles.total_cmp(&b.1.cycles));
+            layer.chosen = fastest.map_or(0, |(i, _)| i);
+        }
+        let weights: usize = sets.first().map_or(0, |set| constant_bytes(set.graph));
+        all.shrink(weights, options.growth);
+        all
+    }
+
+    /// The variant for a convolution with these weights.
+    pub(super) fn of(&self, weights: &Constant, inputs: usize, outputs: usize) -> Option<Minimal> {
+        if self.forced.is_some() || self.layers.is_empty() {
+            return self.forced;
+        }
+        let layer = self.by_weights.get(&key(weights, inputs, outputs))?;
+        let layer = &self.layers[*layer];
+        layer.candidates[layer.chosen].minimal
+    }
+
+    fn add(&mut self, target: &Target, name: String, weights: &Constant, size: &Size, limits: Limits) {
+        // A gain of less would be within what the costs do not know.
+        const GAIN: f64 = 0.92;
+        let key = key(weights, size.inputs, size.outputs);
+        if let Some(&at) = self.by_weights.get(&key) {
+            for c in &mut self.layers[at].candidates {
+                c.cycles += cost::cycles(target, size, c.minimal);
+            }
+            return;
+        }
+        let of = |minimal, error| {
+            let (cycles, bytes) = (cost::cycles(target, size, minimal), size.weight_bytes(minimal));
+            Candidate { minimal, cycles, bytes, error }
+        };
+        let mut candidates = vec![of(None, 0.0)];
+        let floats = Floats::of(weights);
+        for f in Minimal::ALL {
+            if of(Some(f), 0.0).cycles > candidates[0].cycles * GAIN {
+                continue;
+            }
+            let weight = |m: usize, c: usize, t: usize| floats.get((m * size.inputs + c) * 9 + t);
+            let e = error::estimate(f, size.inputs, size.outputs, weight);
+            if e.winograd <= limits.error && e.winograd <= e.direct * limits.ratio {
+                candidates.push(of(Some(f), e.winograd));
+            }
+        }
+        self.by_weights.insert(key, self.layers.len());
+        self.layers.push(Layer { name, candidates, chosen: 0 });
+    }
+
+    /// Steps layers down until all weights take at most `growth` times `weights` bytes.
+    fn shrink(&mut self, weights: usize, growth: f64) {
+        let extra = |layer: &Layer| layer.candidates[layer.chosen].bytes - layer.candidates[0].bytes;
+        let allowed = (weights as f64 * (growth - 1.0)).max(0.0) as usize;
+        let mut total: usize = self.layers.iter().map(extra).sum();
+        while total > allowed {
+            let mut best: Option<(f64, usize, usize)> = None;
+            for (l, layer) in self.layers.iter().enumerate() {
+                let now = layer.candidates[layer.chosen];
+                for (c, other) in layer.candidates.iter().enumerate().filter(|(_, c)| c.bytes < now.bytes) {
+                    let loss = (other.cycles - now.cycles) / (now.bytes - other.bytes) as f64;
+                    if best.is_none_or(|(least, ..)| loss < least) {
+                        best = Some((loss, l, c));
+                    }
+                }
+            }
+            let Some((_, l, c)) = best else { return };
+            total -= self.layers[l].candidates[self.layers[l].chosen].bytes - self.layers[l].candidates[c].bytes;
+            self.layers[l].chosen = c;
+        }
+    }
+
+    /// The choice as text: a line for each convolution that had one.
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        if !self.layers.is_empty() {
+            out += "algorithms of 3x3 convolutions: gain by the cost model, bytes of packed weights, estimated RMS error of the range\n";
+        }
+        for layer in &self.layers {
+            let (direct, now) = (layer.candidates[0], layer.candidates[layer.chosen]);
+            let name = now.minimal.map_or("direct".into(), |f| format!("F({0}x{0},3x3)", f.outputs()));
+            let _ = write!(out, "  {:<12} {:>5.2}x {:>10} B", name, direct.cycles / now.cycles, now.bytes);
+            let _ = match now.minimal {
+                Some(_) => writeln!(out, "  {:.1e}  {}", now.error, layer.name),
+                None => writeln!(out, "  {:>7}  {}", "", layer.name),
+            };
+        }
+        out
+    }
+}
+
+/// Shape sets share weights, and with them the choice. Equal keys of different weights would share a choice, not weights.
+fn key(weights: &Constant, inputs: usize, outputs: usize) -> u64 {
+    Packed::winograd(WinogradPanels { inputs, outputs, minimal: Minimal::F2 }, weights.clone()).sample_hash()
+}
+
+/// The weights and size of a convolution whose channels, strides and layouts suit the template.
+fn suitable(g: &Graph, node: NodeId) -> Option<(Constant, Size)> {
+    let conv: &Conv = match g.op(node) {
+        Op::Conv(conv) => conv,
+        Op::Fused(fused) => match fused.root.as_deref() {
+            Some(Op::Conv(conv)) => conv,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let operands = g.operands(node);
+    let (x, w) = ((*operands.first()?)?, (*operands.get(1)?)?);
+    let y = g.results(node).next()?;
+    let Op::Constant(weights) = g.op(w.node) else { return None };
+    let &[outputs, inputs, 3, 3] = weights.dims() else { return None };
+    let plain = conv.group == 1 && conv.strides == [1, 1] && conv.dilations == [1, 1];
+    let whole = inputs.is_multiple_of(BLOCK) && outputs.is_multiple_of(BLOCK) && inputs * outputs > 0;
+    let blocked = [x, y].iter().all(|&v| g.value(v).layout == Layout::Blocked);
+    if !(plain && whole && blocked && weights.dtype() == DType::F32) {
+        return None;
+    }
+    let dims = super::cx::known_dims(g, y).ok()?;
+    let &[batch, _, height, width] = &dims[..] else { return None };
+    Some((weights.clone(), Size { batch, inputs, outputs, plane: [height, width] }))
+}
+
+/// Bytes of all constants of a graph.
+fn constant_bytes(g: &Graph) -> usize {
+    let bytes = |n| match g.op(n) {
+        Op::Constant(c) => c.elems() * c.dtype().bytes(),
+        _ => 0,
+    };
+    g.node_ids().map(bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(bytes: usize) -> Layer {
+        let c = |minimal, cycles, bytes| Candidate { minimal, cycles, bytes, error: 0.0 };
+        let candidates = vec![
+            c(None, 100.0, 9 * bytes),
+            c(Some(Minimal::F2), 60.0, 16 * bytes),
+            c(Some(Minimal::F4), 50.0, 36 * bytes),
+        ];
+        Layer { name: String::new(), candidates, chosen: 2 }
+    }
+
+    #[test]
+    fn layers_step_down_where_it_costs_least_for_the_bytes() {
+        let chosen = |growth| {
+            let mut a = Algorithms { layers: vec![layer(1), layer(100)], ..Algorithms::default() };
+            a.shrink(909, growth);
+            a.layers.iter().map(|l| l.chosen).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(4.0), [2, 2]);
+        assert_eq!(chosen(2.0), [2, 1]);
+        assert_eq!(chosen(1.1), [2, 0]);
+        assert_eq!(chosen(1.0), [0, 0]);
+    }
+}
