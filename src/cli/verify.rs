@@ -36,10 +36,9 @@ pub fn run(a: &args::Verify) -> Result<(), Error> {
     }
     match failed {
         None => Ok(()),
-        Some((what, Difference { value, step, relative })) => Err(Error::Differs(format!(
+        Some((what, Difference { value, step, relative, allowed })) => Err(Error::Differs(format!(
             "the library differs from the model\n  --> value \"{value}\", made by {step}, on {what}\n  \
-             {relative:.2e} of the value's scale, {:.1e} is allowed",
-            a.tolerance
+             {relative:.2e} of the value's scale, {allowed:.1e} is allowed"
         ))),
     }
 }
