@@ -310,13 +310,16 @@ fn combinations(dims: &[(String, Vec<i64>)]) -> Vec<BTreeMap<String, i64>> {
 /// Code is generated for known shapes: says which dimensions of which inputs are missing, and the flag that fixes them.
 fn require_known_inputs(g: &Graph) -> Result<(), Error> {
     let mut lines = Vec::new();
-    let mut flags = Vec::new();
+    let (mut flags, mut shapes) = (Vec::new(), Vec::new());
     for v in g.inputs().iter().flat_map(|&n| g.results(n)) {
         let symbols = g.ty(v).symbols();
         if !symbols.is_empty() {
             let name = &g.value(v).name;
             lines.push(format!("  --> input \"{name}\": {}", g.ty(v)));
             flags.extend(symbols.iter().map(|s| format!("--dim {s}=NUMBER")));
+            let extents: Vec<String> =
+                g.ty(v).shape.iter().map(|d| d.size().map_or("?".into(), |n| n.to_string())).collect();
+            shapes.push(format!("--shape {name}={}", extents.join("x")));
         }
     }
     if lines.is_empty() {
@@ -325,9 +328,10 @@ fn require_known_inputs(g: &Graph) -> Result<(), Error> {
     flags.sort();
     flags.dedup();
     Err(Error::Unknown(format!(
-        "the model has dimensions that are not fixed\n{}\n  help: {}",
+        "the model has dimensions that are not fixed\n{}\n  help: {}, or {} with numbers for `?`",
         lines.join("\n"),
-        flags.join(" ")
+        flags.join(" "),
+        shapes.join(" ")
     )))
 }
 

@@ -298,7 +298,7 @@ fn one_library_holds_several_shape_sets_and_one_copy_of_the_weights() {
         &[&model, "-o", &folder.file("open.so")],
         1,
         "error: the model has dimensions that are not fixed\n  --> input \"input\": f32[N,1,28,28]\n  \
-         help: --dim N=NUMBER",
+         help: --dim N=NUMBER, or --shape input=?x1x28x28 with numbers for `?`",
     );
     let (one, three) = (folder.file("one.so"), folder.file("three.so"));
     // a shape alone says it as well
@@ -390,8 +390,8 @@ fn measurements_are_json() {
     let library = folder.file("lenet5.so");
     done(&[&lenet("onnx"), "-o", &library]);
     let (input, expect) = (format!("input={}", lenet("in.npy")), lenet("f64.npy"));
-    // a library, and a model that is compiled first
-    for measured in [&library, &lenet("onnx")] {
+    // a library, a model that is compiled first, and one that is compiled for the input's shape
+    for measured in [&library, &lenet("onnx"), &with_batch(&folder)] {
         let args = ["bench", measured, "--input", &input, "--expect", &expect, "--seconds", "0.05", "--json"];
         let report: serde_json::Value = serde_json::from_str(&done(&args)).unwrap();
         let number = |field: &str| report[field].as_f64().unwrap_or_else(|| panic!("{field} in {report}"));

@@ -9,8 +9,8 @@
 //! we print   {"wall":[ms,..],"cpu":[ms,..]}        and so on, until the end of the input
 //! ```
 
-use super::{args, inspect, print, run};
-use nncc::{Error, Model, Tensor, arrays};
+use super::{args, inputs, inspect, print, run};
+use nncc::{Compiler, Error, Model, Tensor, arrays};
 use serde::Serialize;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -176,6 +176,21 @@ impl Drop for Temporary {
     }
 }
 
+/// The shapes of the given arrays, for inputs whose dimensions the model leaves open: as `nncc run` compiles for them.
+fn shapes_of_arrays(a: &args::Bench) -> Result<Vec<(String, Vec<usize>)>, Error> {
+    let importing = &a.shared.importing;
+    if !importing.dims.is_empty() || !importing.shapes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let open = |i: &&nncc_frontend::ValueDescription| {
+        i.shape.as_ref().is_none_or(|shape| shape.iter().any(|d| d.size().is_none()))
+    };
+    let description = Compiler::describe(&a.model)?;
+    let given = |name: &str| a.inputs.inputs.iter().find(|(n, path)| n == name && inputs::is_array(path));
+    let inputs = description.inputs.iter().filter(open).filter_map(|i| given(&i.name));
+    inputs.map(|(name, path)| Ok((name.clone(), arrays::read_npy(path)?.dims().to_vec()))).collect()
+}
+
 fn compile_in_child(a: &args::Bench) -> Result<Temporary, Error> {
     let out = Temporary(std::env::temp_dir().join(format!("nncc-bench-{}.so", std::process::id())));
     let exe = std::env::current_exe().map_err(|e| Error::io("nncc", e))?;
@@ -202,6 +217,10 @@ fn compile_in_child(a: &args::Bench) -> Result<Temporary, Error> {
     });
     if a.shared.size {
         child.arg("--size");
+    }
+    for (name, extents) in shapes_of_arrays(a)? {
+        let extents: Vec<String> = extents.iter().map(usize::to_string).collect();
+        child.arg("--shape").arg(format!("{name}={}", extents.join("x")));
     }
     let status = child.status().map_err(|e| Error::io("nncc", e))?;
     if status.success() {

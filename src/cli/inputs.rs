@@ -39,6 +39,7 @@ pub fn read(args: &Inputs, declared: &[Declared]) -> Result<BTreeMap<String, Ten
     Ok(out)
 }
 
-fn is_array(path: &Path) -> bool {
+/// Whether a file is an array by its name.
+pub fn is_array(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"))
 }

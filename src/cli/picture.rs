@@ -66,7 +66,7 @@ pub fn read(path: &Path, dims: &[Option<usize>], prep: &Preparation) -> Result<T
     } else if bytes.starts_with(b"\xff\xd8") {
         decode_jpeg(&bytes)
     } else {
-        Err("neither a PNG nor a JPEG picture".into())
+        Err("neither a .npy file nor a PNG or JPEG picture".into())
     };
     image.and_then(|image| tensor(&image, dims, prep)).map_err(|e| fail(&e))
 }
@@ -95,6 +95,12 @@ fn decode_png(bytes: &[u8]) -> Result<Rgb, String> {
 
 fn decode_jpeg(bytes: &[u8]) -> Result<Rgb, String> {
     use zune_jpeg::zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
+    // The decoder fills up what is missing with gray. A whole picture has an end-of-image marker (ff d9) behind its last
+    // start-of-scan marker (ff da); within a scan neither can stand, for there ff is followed by 00.
+    let marker = |bytes: &[u8], code: u8| bytes.windows(2).rposition(|pair| pair == [0xff, code]);
+    if marker(bytes, 0xd9) < marker(bytes, 0xda) {
+        return Err("a JPEG picture that is cut off".into());
+    }
     let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     let raw = decoder.decode().map_err(|e| format!("{e:?}"))?;
@@ -315,6 +321,25 @@ mod tests {
             tensor(&gradient(), &[Some(1), Some(3), None, None], &wrong).unwrap_err().contains("--image-mean has 2")
         );
     }
+
+    /// `tests/data/gradient.jpg` is 8x8 pixels by Pillow; what it decodes to there, to a level of rounding.
+    #[test]
+    fn jpeg_pictures_are_read_whole_or_not_at_all() {
+        let bytes = include_bytes!("../../tests/data/gradient.jpg");
+        let image = decode_jpeg(bytes).unwrap();
+        assert_eq!((image.height, image.width), (8, 8));
+        for (i, (red, green)) in PILLOW_JPEG.iter().enumerate() {
+            assert!(image.pixels[i][0].abs_diff(*red) <= 1, "{:?}", &image.pixels[..8]);
+            assert!(image.pixels[56 + i][1].abs_diff(*green) <= 1, "{:?}", &image.pixels[56..]);
+        }
+        for end in [bytes.len() - 2, bytes.len() - 20] {
+            assert_eq!(decode_jpeg(&bytes[..end]).err().as_deref(), Some("a JPEG picture that is cut off"));
+        }
+    }
+
+    /// (red of the first row, green of the last row).
+    const PILLOW_JPEG: [(u8, u8); 8] =
+        [(40, 204), (57, 205), (78, 204), (100, 204), (118, 204), (137, 203), (161, 204), (178, 204)];
 
     #[test]
     fn inputs_that_hold_no_picture_are_refused() {
