@@ -39,7 +39,7 @@ macro_rules! first_fitting {
     };
     ($($t:ident => $wrap:expr),* ; $elem:ident, $attempt:expr) => {{
         $({
-            type $elem = $t;
+            type $elem = Stored<$t>;
             match $attempt {
                 Ok(array) => return Ok(tensor(array, $wrap)),
                 Err(e) if wrong_type(&e) => {}
@@ -50,35 +50,97 @@ macro_rules! first_fitting {
     }};
 }
 
-fn tensor<T: Clone>(array: ArrayD<T>, wrap: fn(Vec<T>) -> Data) -> Tensor {
+fn tensor<T>(array: ArrayD<Stored<T>>, wrap: fn(Vec<T>) -> Data) -> Tensor {
     let dims = array.shape().to_vec();
-    Tensor::of(&dims, wrap(array.iter().cloned().collect()))
+    Tensor::of(&dims, wrap(array.into_iter().map(|element| element.0).collect()))
 }
 
-/// A binary16 number as it stands in a file: NumPy's `float16`.
-#[derive(Clone)]
+/// An element type as files hold it.
+trait Plain: Sized {
+    /// Its descriptor in a header, without the byte order.
+    const KIND: &str;
+    /// Its size.
+    const BYTES: usize;
+    /// An element of that many bytes; `None` if they are not one.
+    fn decode(bytes: &[u8], big_endian: bool) -> Option<Self>;
+}
+
+macro_rules! plain {
+    ($($t:ty = $kind:literal),*) => {
+        $(impl Plain for $t {
+            const KIND: &str = $kind;
+            const BYTES: usize = size_of::<$t>();
+            fn decode(bytes: &[u8], big_endian: bool) -> Option<$t> {
+                let bytes = bytes.try_into().ok()?;
+                Some(if big_endian { <$t>::from_be_bytes(bytes) } else { <$t>::from_le_bytes(bytes) })
+            }
+        })*
+    };
+}
+
+plain!(
+    f32 = "f4",
+    f64 = "f8",
+    i8 = "i1",
+    i16 = "i2",
+    i32 = "i4",
+    i64 = "i8",
+    u8 = "u1",
+    u16 = "u2",
+    u32 = "u4",
+    u64 = "u8"
+);
+
+impl Plain for bool {
+    const KIND: &str = "b1";
+    const BYTES: usize = 1;
+    fn decode(bytes: &[u8], _: bool) -> Option<bool> {
+        match bytes {
+            [0] => Some(false),
+            [1] => Some(true),
+            _ => None,
+        }
+    }
+}
+
+/// A binary16 number: NumPy's `float16`.
 struct Half(u16);
 
-impl ReadableElement for Half {
-    fn read_to_end_exact_vec<R: Read>(mut reader: R, ty: &PyValue, len: usize) -> Result<Vec<Half>, ReadDataError> {
-        let decode = match ty {
-            PyValue::String(descriptor) if descriptor == "<f2" => u16::from_le_bytes,
-            PyValue::String(descriptor) if descriptor == ">f2" => u16::from_be_bytes,
-            _ => return Err(ReadDataError::WrongDescriptor(ty.clone())),
-        };
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes)?;
-        let (pairs, rest) = bytes.as_chunks::<2>();
-        match (pairs.len().checked_sub(len), rest.len()) {
-            (Some(0), 0) => Ok(pairs.iter().map(|&pair| Half(decode(pair))).collect()),
-            (Some(more), rest) => Err(ReadDataError::ExtraBytes(2 * more + rest)),
-            (None, _) => Err(ReadDataError::MissingData),
-        }
+impl Plain for Half {
+    const KIND: &str = "f2";
+    const BYTES: usize = 2;
+    fn decode(bytes: &[u8], big_endian: bool) -> Option<Half> {
+        u16::decode(bytes, big_endian).map(Half)
     }
 }
 
 fn widened(halves: Vec<Half>) -> Data {
     Data::F32(halves.iter().map(|half| half_to_f32(half.0)).collect())
+}
+
+/// An element with a reader of our own: that of `ndarray-npy` allocates what a header promises before it reads, and a file
+/// of a hundred bytes may promise terabytes.
+struct Stored<T>(T);
+
+impl<T: Plain> ReadableElement for Stored<T> {
+    fn read_to_end_exact_vec<R: Read>(mut reader: R, ty: &PyValue, len: usize) -> Result<Vec<Self>, ReadDataError> {
+        let order = ty.as_string().and_then(|descriptor| descriptor.strip_suffix(T::KIND));
+        let big_endian = match order {
+            Some("<") => false,
+            Some(">") => true,
+            Some("|") if T::BYTES == 1 => false,
+            _ => return Err(ReadDataError::WrongDescriptor(ty.clone())),
+        };
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes)?;
+        match bytes.len().checked_sub(len.saturating_mul(T::BYTES)) {
+            Some(0) => {}
+            Some(more) => return Err(ReadDataError::ExtraBytes(more)),
+            None => return Err(ReadDataError::MissingData),
+        }
+        let elements = bytes.chunks_exact(T::BYTES).map(|element| T::decode(element, big_endian).map(Stored));
+        elements.collect::<Option<_>>().ok_or_else(|| ReadDataError::ParseData("a bool that is neither 0 nor 1".into()))
+    }
 }
 
 /// What a reader's error says of the element type.
@@ -183,21 +245,51 @@ mod tests {
     #[test]
     fn half_floats_widen() {
         let path = std::env::temp_dir().join(format!("nncc-half-{}.npy", std::process::id()));
-        let file = |descriptor: &str, data: &[u8]| {
-            let header = format!("{{'descr': '{descriptor}', 'fortran_order': False, 'shape': (2,), }}\n");
-            let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-            bytes.extend((header.len() as u16).to_le_bytes());
-            bytes.extend(header.as_bytes());
-            bytes.extend(data);
-            std::fs::write(&path, bytes).unwrap();
-            read_npy(&path).map_err(|e| e.reason)
-        };
+        let file = |descriptor: &str, data: &[u8]| npy(&path, descriptor, "False, 'shape': (2,)", data);
         let want = Ok(Tensor::f32(&[2], vec![1.5, -65504.0]));
         assert_eq!(file("<f2", &[0x00, 0x3e, 0xff, 0xfb]), want);
         assert_eq!(file(">f2", &[0x3e, 0x00, 0xfb, 0xff]), want);
         assert!(file("<f2", &[0; 3]).is_err());
         assert!(file("<f2", &[0; 5]).is_err());
         assert_eq!(file("<c8", &[0; 16]), Err("an element type that nncc does not compute with".into()));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// Writes and reads a file whose header goes on after `fortran_order` as given.
+    fn npy(path: &Path, descriptor: &str, rest: &str, data: &[u8]) -> Result<Tensor, String> {
+        let header = format!("{{'descr': '{descriptor}', 'fortran_order': {rest}, }}\n");
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        std::fs::write(path, bytes).unwrap();
+        read_npy(path).map_err(|e| e.reason)
+    }
+
+    #[test]
+    fn byte_order_and_fortran_order_are_heeded() {
+        let path = std::env::temp_dir().join(format!("nncc-order-{}.npy", std::process::id()));
+        let want = Ok(Tensor::from_i64(DType::I16, &[2, 3], &[1, 2, 3, 4, 5, 6]));
+        let columns = [0, 1, 0, 4, 0, 2, 0, 5, 0, 3, 0, 6];
+        assert_eq!(npy(&path, ">i2", "True, 'shape': (2, 3)", &columns), want);
+        assert_eq!(npy(&path, "|b1", "False, 'shape': (2,)", &[1, 2]).unwrap_err().lines().count(), 1);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// A header may promise anything: no more is allocated than the file has.
+    #[test]
+    fn headers_are_not_trusted() {
+        let path = std::env::temp_dir().join(format!("nncc-header-{}.npy", std::process::id()));
+        for kind in ["<f4", "<f8", "<i8", "|b1", "|u1", "<f2"] {
+            for shape in [
+                "(1000000000000,)",
+                "(18446744073709551615, 2)",
+                "(1152921504606846976,)",
+                "(0, 4611686018427387904, 4)",
+            ] {
+                assert!(npy(&path, kind, &format!("False, 'shape': {shape}"), &[0; 16]).is_err(), "{kind} {shape}");
+            }
+        }
         std::fs::remove_file(&path).unwrap();
     }
 

@@ -121,6 +121,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_model_amplifies_is_allowed() {
+        let [want, rounded, near, far] =
+            [1.0, 1.0 + 2e-4, 1.0 + 1e-3, 1.0 + 4e-3].map(|x| Tensor::from_f64(DType::F64, &[2], &[0.0, x]));
+        let mut verdict = Verdict::default();
+        verdict.note("near", "s", [&near, &rounded], &want, 1e-4);
+        assert_eq!((verdict.compared, &verdict.first), (1, &None));
+        verdict.note("near", "s", [&near, &want], &want, 1e-4);
+        assert_eq!(verdict.first.take().map(|d| d.allowed), Some(1e-4));
+        verdict.note("far", "s", [&far, &rounded], &want, 1e-4);
+        assert_eq!(verdict.first.map(|d| d.value).as_deref(), Some("far"));
+    }
+
+    #[test]
     fn differences_are_relative_to_the_scale() {
         let want = Tensor::from_f64(DType::F64, &[3], &[0.0, 10.0, 5.0]);
         assert_eq!(relative(&Tensor::f32(&[3], vec![0.0, 10.0, 5.0]), &want), 0.0);

@@ -79,11 +79,22 @@ struct Rgb {
     pixels: Vec<[u8; 3]>,
 }
 
+/// The most pixels of a picture: where Pillow calls one a decompression bomb. A file of a few bytes may promise 2^62.
+const MOST_PIXELS: usize = 178_956_970;
+
+fn check_size(width: usize, height: usize) -> Result<(), String> {
+    match width.checked_mul(height) {
+        Some(pixels) if pixels <= MOST_PIXELS => Ok(()),
+        _ => Err(format!("a picture of {width}x{height} pixels; the limit is {MOST_PIXELS} pixels")),
+    }
+}
+
 fn decode_png(bytes: &[u8]) -> Result<Rgb, String> {
     let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
     // Palettes and fewer bits become 8 bits a channel, 16 bits lose their low half, as in Pillow's mode "RGB".
     decoder.set_transformations(png::Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(|e| e.to_string())?;
+    check_size(reader.info().width as usize, reader.info().height as usize)?;
     let size = reader.output_buffer_size().ok_or("a picture too large for memory")?;
     let mut raw = vec![0; size];
     let info = reader.next_frame(&mut raw).map_err(|e| e.to_string())?;
@@ -103,8 +114,10 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Rgb, String> {
     }
     let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    let raw = decoder.decode().map_err(|e| format!("{e:?}"))?;
+    decoder.decode_headers().map_err(|e| format!("{e:?}"))?;
     let (width, height) = decoder.dimensions().ok_or("a JPEG picture without a size")?;
+    check_size(width, height)?;
+    let raw = decoder.decode().map_err(|e| format!("{e:?}"))?;
     let pixels = raw.as_chunks().0.to_vec();
     if pixels.len() != width * height {
         return Err("a JPEG picture that is cut off".into());
@@ -340,6 +353,22 @@ mod tests {
     /// (red of the first row, green of the last row).
     const PILLOW_JPEG: [(u8, u8); 8] =
         [(40, 204), (57, 205), (78, 204), (100, 204), (118, 204), (137, 203), (161, 204), (178, 204)];
+
+    #[test]
+    fn headers_of_pictures_are_not_trusted() {
+        let mut bytes = Vec::new();
+        let mut writer = png::Encoder::new(&mut bytes, 1 << 15, 1 << 16).write_header().unwrap();
+        writer.write_chunk(png::chunk::IDAT, &[0; 16]).unwrap();
+        drop(writer);
+        let refusal = "a picture of 32768x65536 pixels; the limit is 178956970 pixels";
+        assert_eq!(decode_png(&bytes).err().as_deref(), Some(refusal));
+        // The height stands in the frame header (ff c0), behind its length and the precision.
+        let mut bytes = include_bytes!("../../tests/data/gradient.jpg").to_vec();
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        bytes[frame + 5..frame + 9].copy_from_slice(&[0x3f, 0xff, 0x3f, 0xff]);
+        let refusal = "a picture of 16383x16383 pixels; the limit is 178956970 pixels";
+        assert_eq!(decode_jpeg(&bytes).err().as_deref(), Some(refusal));
+    }
 
     #[test]
     fn inputs_that_hold_no_picture_are_refused() {
