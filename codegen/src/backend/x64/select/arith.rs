@@ -5,11 +5,8 @@
 use super::super::inst::{Opnd, VEC, Width};
 use super::super::table::VecOp;
 use super::{Select, Unsupported, VecSrc, by_float};
-use crate::kir::{BinaryOp, Elem, Type, UnaryOp, Value};
+use crate::kir::{BinaryOp, Elem, FloatCc, Type, UnaryOp, Value};
 use regalloc2::VReg;
-
-/// `vcmpps` predicates.
-const CMP_UNORDERED: u8 = 3;
 
 impl Select<'_> {
     fn elem(&self, ty: Type) -> Elem {
@@ -65,7 +62,7 @@ impl Select<'_> {
             UnaryOp::FAbs => self.bitwise(VecOp::AndD, ty, a, sign - 1),
             UnaryOp::Not => self.bitwise(VecOp::XorD, ty, a, e.bit_mask()),
             UnaryOp::INeg => {
-                let (zero, x) = (self.zero(w), self.vec(a)?);
+                let (zero, x) = (self.zero(), self.vec(a)?);
                 let op = by_int(e, [VecOp::PSubB, VecOp::PSubW, VecOp::PSubD, VecOp::PSubQ]);
                 Ok(self.vec2(op, w, zero, x))
             }
@@ -181,21 +178,7 @@ impl Select<'_> {
         let (p, q) = (self.vec2(form, w, x, y), self.vec2(form, w, y, x));
         let both = self.vec2(if min { VecOp::OrD } else { VecOp::AndD }, w, p, q);
         let sum = self.vec2(by_float(e, VecOp::AddPs, VecOp::AddPd), w, x, y);
-        if self.evex {
-            let k = self.reg(super::MASK);
-            let cmp = by_float(e, VecOp::CmpKPs, VecOp::CmpKPd).code(w, true);
-            let ops = [
-                Opnd::Def(k, super::View::K),
-                Opnd::Use(x, w.into()),
-                Opnd::Use(y, w.into()),
-                Opnd::Imm8(CMP_UNORDERED),
-            ];
-            self.op(cmp, &ops);
-            return self.blend(e, w, k, sum, both);
-        }
-        let cmp = by_float(e, VecOp::CmpVPs, VecOp::CmpVPd);
-        let unordered =
-            self.vec_op(cmp, w, &[Opnd::Use(x, w.into()), Opnd::Use(y, w.into()), Opnd::Imm8(CMP_UNORDERED)]);
+        let unordered = self.compare_lanes(e, w, FloatCc::Unordered, x, y.into());
         self.blend(e, w, unordered, sum, both)
     }
 

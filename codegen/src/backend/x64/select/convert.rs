@@ -4,11 +4,11 @@
 //! lane by lane through scalar conversions. Float to integer saturates, NaN gives 0 (the kernel IR's rule); x86's conversions give
 //! the "integer indefinite" (the minimum) for all of these, which is put right afterwards.
 
-use super::super::inst::{Cond, GPR, MASK, Mem, Opnd, VEC, View, Width};
+use super::super::inst::{Cond, GPR, Mem, Opnd, VEC, View, Width};
 use super::super::table::VecOp;
 use super::int::IntSrc;
 use super::{Select, Unsupported, VecSrc, by_float};
-use crate::kir::{ConvertOp, Elem, Type, Value};
+use crate::kir::{ConvertOp, Elem, FloatCc, Type, Value};
 use iced_x86::Code;
 use regalloc2::VReg;
 
@@ -28,13 +28,9 @@ impl Select<'_> {
             // The table's width is the wider side's.
             let w = wf.max(wt);
             if form.has(w, self.evex) {
-                if is_narrowing(form) && form_is_store(form) {
-                    let dst = self.reg(VEC);
-                    // Written as the store form with a register: destination first.
-                    self.op(form.code(w, true), &[Opnd::Def(dst, wt.into()), Opnd::Use(x, w.into())]);
-                    return Ok(dst);
-                }
-                return Ok(self.vec_op_between(form, w, wt, x, wf));
+                let dst = self.reg(VEC);
+                self.op(form.code(w, self.evex), &[Opnd::Def(dst, wt.into()), Opnd::Use(x, wf.into())]);
+                return Ok(dst);
             }
         }
         if op == ConvertOp::ToS && f == Elem::F32 && t == Elem::I32 {
@@ -42,12 +38,6 @@ impl Select<'_> {
             return Ok(self.f32_to_i32(wf, x));
         }
         self.slow_convert(op, from, to, v)
-    }
-
-    fn vec_op_between(&mut self, form: VecOp, w: Width, to: Width, x: VReg, from: Width) -> VReg {
-        let dst = self.reg(VEC);
-        self.op(form.code(w, self.evex), &[Opnd::Def(dst, to.into()), Opnd::Use(x, from.into())]);
-        dst
     }
 
     fn convert_form(&self, op: ConvertOp, f: Elem, t: Elem) -> Option<VecOp> {
@@ -88,22 +78,11 @@ impl Select<'_> {
         let limit = VecSrc::Mem(Mem::pool(self.pool_vec(4, w, &[u64::from(2147483648f32.to_bits())])));
         let max_at = self.pool_vec(4, w, &[0x7fff_ffff]);
         let max = self.vec_op(VecOp::LoadU, w, &[Opnd::Mem(Mem::pool(max_at))]);
-        let zero = self.zero(w);
-        const GE: u8 = 0x1d;
-        const UNORDERED: u8 = 0x03;
-        let (large, nan) = (self.compare_f32(w, x, limit, GE), self.compare_f32(w, x, x.into(), UNORDERED));
+        let zero = self.zero();
+        let large = self.compare_lanes(Elem::F32, w, FloatCc::Ge, x, limit);
+        let nan = self.compare_lanes(Elem::F32, w, FloatCc::Unordered, x, x.into());
         let clamped = self.blend(Elem::I32, w, large, max, raw);
         self.blend(Elem::I32, w, nan, zero, clamped)
-    }
-
-    fn compare_f32(&mut self, w: Width, x: VReg, y: VecSrc, predicate: u8) -> VReg {
-        if self.evex {
-            let k = self.reg(MASK);
-            let ops = [Opnd::Def(k, View::K), Opnd::Use(x, w.into()), y.opnd(w), Opnd::Imm8(predicate)];
-            self.op(VecOp::CmpKPs.code(w, true), &ops);
-            return k;
-        }
-        self.vec_op(VecOp::CmpVPs, w, &[Opnd::Use(x, w.into()), y.opnd(w), Opnd::Imm8(predicate)])
     }
 
     // ---- scalars --------------------------------------------------------------------------------------------------
@@ -144,7 +123,7 @@ impl Select<'_> {
             true => (Code::EVEX_Vcvtsi2ss_xmm_xmm_rm64_er, Code::EVEX_Vcvtsi2sd_xmm_xmm_rm64_er),
             false => (Code::VEX_Vcvtsi2ss_xmm_xmm_rm64, Code::VEX_Vcvtsi2sd_xmm_xmm_rm64),
         };
-        let upper = self.zero(Width::X); // the other lanes come from here: no dependency on an old value
+        let upper = self.zero(); // the other lanes come from here: no dependency on an old value
         let dst = self.reg(VEC);
         self.op(
             by_float(t, single, double),
@@ -211,22 +190,8 @@ impl Select<'_> {
     fn nan_to(&mut self, f: Elem, x: VReg, for_nan: VReg, other: VReg) -> VReg {
         // x >= 0 or x < 0 holds for every number: NaN alone is not equal to itself, which vucomis tells by the parity flag. A compare
         // mask is simpler to select on than that flag.
-        let form = by_float(f, VecOp::CmpVPs, VecOp::CmpVPd);
-        const UNORDERED: u8 = 0x03;
-        let bits = if self.evex {
-            let k = self.reg(MASK);
-            let cmp = by_float(f, VecOp::CmpKPs, VecOp::CmpKPd).code(Width::X, true);
-            self.op(
-                cmp,
-                &[Opnd::Def(k, View::K), Opnd::Use(x, View::Xmm), Opnd::Use(x, View::Xmm), Opnd::Imm8(UNORDERED)],
-            );
-            self.k_to_gpr(k)
-        } else {
-            let v =
-                self.vec_op(form, Width::X, &[Opnd::Use(x, View::Xmm), Opnd::Use(x, View::Xmm), Opnd::Imm8(UNORDERED)]);
-            self.vec_to_gpr(v)
-        };
-        let nan = self.tied(Code::And_rm64_imm8, bits, Opnd::Imm8Sx(1));
+        let unordered = self.compare_lanes(f, Width::X, FloatCc::Unordered, x, x.into());
+        let nan = self.first_lane(unordered);
         self.compare(nan, IntSrc::Imm(0));
         self.cmov(Cond::Ne, for_nan, other)
     }
@@ -264,14 +229,4 @@ impl Select<'_> {
 
 fn two_to_63(f: Elem) -> u64 {
     if f == Elem::F32 { u64::from(9223372036854775808f32.to_bits()) } else { 9223372036854775808f64.to_bits() }
-}
-
-fn is_narrowing(form: VecOp) -> bool {
-    use VecOp::*;
-    matches!(form, NarrowWB | NarrowDB | NarrowDW | NarrowQB | NarrowQW | NarrowQD)
-}
-
-/// `vpmov*` exists only as `dst(reg or memory), src`.
-fn form_is_store(form: VecOp) -> bool {
-    is_narrowing(form)
 }

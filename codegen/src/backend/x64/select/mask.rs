@@ -11,7 +11,7 @@
 use super::super::inst::{Cond, GPR, MASK, Mem, Opnd, VEC, View, Width};
 use super::super::table::VecOp;
 use super::arith::by_int;
-use super::{Repr, Select, Unsupported, by_float};
+use super::{Repr, Select, Unsupported, VecSrc, by_float};
 use crate::kir::{BinaryOp, Elem, FloatCc, IntCc, Type, Value};
 use iced_x86::Code;
 use regalloc2::VReg;
@@ -43,18 +43,17 @@ impl Select<'_> {
     pub(super) fn cond_gpr(&mut self, v: Value) -> Result<VReg, Unsupported> {
         let Repr::Compare(cc, a, b) = self.get(v)? else { return self.gpr(v) };
         let cond = self.int_flags(cc, a, b)?;
+        let bit = self.set_cond(cond);
+        self.set(v, Repr::Reg(bit));
+        Ok(bit)
+    }
+
+    /// A condition of the flags as 0 or 1.
+    fn set_cond(&mut self, cond: Cond) -> VReg {
         let (low, wide) = (self.reg(GPR), self.reg(GPR));
         self.op(cond.set(), &[Opnd::Def(low, View::R8)]);
         self.op(Code::Movzx_r32_rm8, &[Opnd::Def(wide, View::R32), Opnd::Use(low, View::R8)]);
-        self.set(v, Repr::Reg(wide));
-        Ok(wide)
-    }
-
-    /// 0 or all ones from 0 or 1.
-    fn smear(&mut self, r: VReg) -> VReg {
-        let to = self.reg(GPR);
-        self.op(Code::Neg_rm64, &[Opnd::Tied { to, from: r, view: View::R64 }]);
-        to
+        wide
     }
 
     // ---- moves between classes ------------------------------------------------------------------------------------
@@ -197,13 +196,6 @@ impl Select<'_> {
         Ok(self.set_cond(Cond::E))
     }
 
-    fn set_cond(&mut self, cond: Cond) -> VReg {
-        let (low, wide) = (self.reg(GPR), self.reg(GPR));
-        self.op(cond.set(), &[Opnd::Def(low, View::R8)]);
-        self.op(Code::Movzx_r32_rm8, &[Opnd::Def(wide, View::R32), Opnd::Use(low, View::R8)]);
-        wide
-    }
-
     pub(super) fn extract_mask(&mut self, v: Value, lane: u8) -> Result<VReg, Unsupported> {
         let bits = self.mask_bits(v)?;
         let low = self.tied(Code::Shr_rm64_imm8, bits, Opnd::Imm8(lane));
@@ -212,18 +204,28 @@ impl Select<'_> {
 
     pub(super) fn splat_mask(&mut self, r: Value, cond: Value) -> Result<(), Unsupported> {
         let lanes = self.ty(r).lanes();
-        let one = self.cond_gpr(cond)?;
-        let all = self.smear(one);
-        if self.evex {
-            let k = self.gpr_to_k(all);
-            self.define(r, k);
-            return Ok(());
-        }
         let bytes = canonical_bytes(lanes as u8);
-        let (low, w) = (self.gpr_to_vec(all), self.width(Type::of(int_elem(bytes), lanes))?);
-        let v = self.vec_op(VecOp::BroadcastQ, w, &[Opnd::Use(low, View::Xmm)]);
-        self.set(r, Repr::Lanes(v, bytes));
+        let w = self.width(Type::of(int_elem(bytes), lanes))?;
+        let m = self.cond_lanes(cond, w)?;
+        self.set_mask(r, m, bytes);
         Ok(())
+    }
+
+    /// A condition in every lane of a mask: a k register, or a vector of this width.
+    fn cond_lanes(&mut self, cond: Value, w: Width) -> Result<VReg, Unsupported> {
+        let one = self.cond_gpr(cond)?;
+        let all = self.reg(GPR);
+        self.op(Code::Neg_rm64, &[Opnd::Tied { to: all, from: one, view: View::R64 }]);
+        if self.evex {
+            return Ok(self.gpr_to_k(all));
+        }
+        let low = self.gpr_to_vec(all);
+        Ok(self.vec_op(VecOp::BroadcastQ, w, &[Opnd::Use(low, View::Xmm)]))
+    }
+
+    /// Makes `r` the mask in a register: a k register, or a vector with lanes of `bytes`.
+    fn set_mask(&mut self, r: Value, m: VReg, bytes: usize) {
+        if self.evex { self.define(r, m) } else { self.set(r, Repr::Lanes(m, bytes)) }
     }
 
     pub(super) fn mask_not(&mut self, r: Value, a: Value) -> Result<(), Unsupported> {
@@ -243,7 +245,7 @@ impl Select<'_> {
                 let bytes = self.lane_bytes(a);
                 let (x, w) = (self.lanes_of(a, bytes)?, self.width(Type::of(int_elem(bytes), lanes))?);
                 let at = self.pool_vec(1, w, &[0xff]);
-                let not = self.vec2(VecOp::XorD, w, x, super::VecSrc::Mem(Mem::pool(at)));
+                let not = self.vec2(VecOp::XorD, w, x, VecSrc::Mem(Mem::pool(at)));
                 self.set(r, Repr::Lanes(not, bytes));
             }
         }
@@ -304,7 +306,7 @@ impl Select<'_> {
             self.lanes_of(m, 1)?
         };
         let at = self.pool_vec(1, w, &[1]);
-        Ok(self.vec2(VecOp::AndD, w, full, super::VecSrc::Mem(Mem::pool(at))))
+        Ok(self.vec2(VecOp::AndD, w, full, VecSrc::Mem(Mem::pool(at))))
     }
 
     // ---- comparisons ----------------------------------------------------------------------------------------------
@@ -312,6 +314,19 @@ impl Select<'_> {
     pub(super) fn fcmp(&mut self, r: Value, cc: FloatCc, a: Value, b: Value) -> Result<(), Unsupported> {
         let ty = self.ty(a);
         let (e, w) = (ty.elem().unwrap_or(Elem::F32), self.width(ty)?);
+        let (x, y) = (self.vec(a)?, self.vec_src(b, true)?);
+        let m = self.compare_lanes(e, w, cc, x, y);
+        if ty.lanes() > 1 {
+            self.set_mask(r, m, e.bytes());
+            return Ok(());
+        }
+        let one = self.first_lane(m);
+        self.define(r, one);
+        Ok(())
+    }
+
+    /// Compares floats lane by lane: a k register, or a vector with lanes of the element's width.
+    pub(super) fn compare_lanes(&mut self, e: Elem, w: Width, cc: FloatCc, x: VReg, y: VecSrc) -> VReg {
         // Quiet predicates: no invalid exception for a quiet NaN.
         let predicate = match cc {
             FloatCc::Eq => 0x00,
@@ -323,30 +338,20 @@ impl Select<'_> {
             FloatCc::Ordered => 0x07,
             FloatCc::Unordered => 0x03,
         };
-        let (x, y) = (self.vec(a)?, self.vec_src(b, true)?.opnd(w));
-        if self.evex {
-            let k = self.reg(MASK);
-            let cmp = by_float(e, VecOp::CmpKPs, VecOp::CmpKPd);
-            self.op(cmp.code(w, true), &[Opnd::Def(k, View::K), Opnd::Use(x, w.into()), y, Opnd::Imm8(predicate)]);
-            if ty.lanes() > 1 {
-                self.define(r, k);
-                return Ok(());
-            }
-            let bits = self.k_to_gpr(k);
-            let one = self.tied(Code::And_rm64_imm8, bits, Opnd::Imm8Sx(1));
-            self.define(r, one);
-            return Ok(());
+        let (x, y, predicate) = (Opnd::Use(x, w.into()), y.opnd(w), Opnd::Imm8(predicate));
+        if !self.evex {
+            return self.vec_op(by_float(e, VecOp::CmpVPs, VecOp::CmpVPd), w, &[x, y, predicate]);
         }
-        let cmp = by_float(e, VecOp::CmpVPs, VecOp::CmpVPd);
-        let v = self.vec_op(cmp, w, &[Opnd::Use(x, w.into()), y, Opnd::Imm8(predicate)]);
-        if ty.lanes() > 1 {
-            self.set(r, Repr::Lanes(v, e.bytes()));
-            return Ok(());
-        }
-        let bits = self.vec_to_gpr(v);
-        let one = self.tied(Code::And_rm64_imm8, bits, Opnd::Imm8Sx(1));
-        self.define(r, one);
-        Ok(())
+        let k = self.reg(MASK);
+        let cmp = by_float(e, VecOp::CmpKPs, VecOp::CmpKPd).code(w, true);
+        self.op(cmp, &[Opnd::Def(k, View::K), x, y, predicate]);
+        k
+    }
+
+    /// The first lane of a mask in a register as 0 or 1.
+    pub(super) fn first_lane(&mut self, m: VReg) -> VReg {
+        let bits = if self.evex { self.k_to_gpr(m) } else { self.vec_to_gpr(m) };
+        self.tied(Code::And_rm64_imm8, bits, Opnd::Imm8Sx(1))
     }
 
     pub(super) fn icmp(&mut self, r: Value, cc: IntCc, a: Value, b: Value) -> Result<(), Unsupported> {
@@ -386,7 +391,7 @@ impl Select<'_> {
         let (mut x, mut y) = (self.vec(a)?, self.vec(b)?);
         if matches!(cc, IntCc::LtU | IntCc::LeU | IntCc::GtU | IntCc::GeU) {
             let at = self.pool_vec(e.bytes(), w, &[1 << (e.bits() - 1)]);
-            let sign = super::VecSrc::Mem(Mem::pool(at));
+            let sign = VecSrc::Mem(Mem::pool(at));
             (x, y) = (self.vec2(VecOp::XorD, w, x, sign), self.vec2(VecOp::XorD, w, y, sign));
         }
         let equal = by_int(e, [VecOp::PCmpEqB, VecOp::PCmpEqW, VecOp::PCmpEqD, VecOp::PCmpEqQ]);
@@ -405,7 +410,7 @@ impl Select<'_> {
         let mut m = self.vec2(form, w, x, y);
         if invert {
             let at = self.pool_vec(1, w, &[0xff]);
-            m = self.vec2(VecOp::XorD, w, m, super::VecSrc::Mem(Mem::pool(at)));
+            m = self.vec2(VecOp::XorD, w, m, VecSrc::Mem(Mem::pool(at)));
         }
         self.set(r, Repr::Lanes(m, e.bytes()));
         Ok(())
@@ -445,16 +450,7 @@ impl Select<'_> {
         let (e, w) = (ty.elem().unwrap_or(Elem::F32), self.width(ty)?);
         let (x, y) = (self.vec(a)?, self.vec(b)?);
         let m = match self.ty(mask).lanes() {
-            1 => {
-                let one = self.cond_gpr(mask)?;
-                let all = self.smear(one);
-                if self.evex {
-                    self.gpr_to_k(all)
-                } else {
-                    let low = self.gpr_to_vec(all);
-                    self.vec_op(VecOp::BroadcastQ, w, &[Opnd::Use(low, View::Xmm)])
-                }
-            }
+            1 => self.cond_lanes(mask, w)?,
             _ if self.evex => self.k(mask)?,
             _ => self.lanes_of(mask, e.bytes())?,
         };
@@ -473,15 +469,11 @@ impl Select<'_> {
             return Ok(());
         }
         let by_one = self.ty(mask).lanes() == 1;
+        let bytes = canonical_bytes(n);
+        let w = self.width(Type::of(int_elem(bytes), usize::from(n)))?;
         if self.evex {
             let (x, y) = (self.k(a)?, self.k(b)?);
-            let m = if by_one {
-                let one = self.cond_gpr(mask)?;
-                let all = self.smear(one);
-                self.gpr_to_k(all)
-            } else {
-                self.k(mask)?
-            };
+            let m = if by_one { self.cond_lanes(mask, w)? } else { self.k(mask)? };
             let mut bit = |code, p, q| {
                 let k = self.reg(MASK);
                 self.op(code, &[Opnd::Def(k, View::K), Opnd::Use(p, View::K), Opnd::Use(q, View::K)]);
@@ -493,17 +485,8 @@ impl Select<'_> {
             self.define(r, v);
             return Ok(());
         }
-        let bytes = canonical_bytes(n);
-        let w = self.width(Type::of(int_elem(bytes), usize::from(n)))?;
         let (x, y) = (self.lanes_of(a, bytes)?, self.lanes_of(b, bytes)?);
-        let m = if by_one {
-            let one = self.cond_gpr(mask)?;
-            let all = self.smear(one);
-            let low = self.gpr_to_vec(all);
-            self.vec_op(VecOp::BroadcastQ, w, &[Opnd::Use(low, View::Xmm)])
-        } else {
-            self.lanes_of(mask, bytes)?
-        };
+        let m = if by_one { self.cond_lanes(mask, w)? } else { self.lanes_of(mask, bytes)? };
         let v = self.blend(int_elem(bytes), w, m, x, y);
         self.set(r, Repr::Lanes(v, bytes));
         Ok(())

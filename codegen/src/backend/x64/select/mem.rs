@@ -230,7 +230,7 @@ impl Select<'_> {
         }
         // No masked moves for bytes and words: through the frame, in pieces that are powers of two.
         let slot = Mem::frame(self.lanes_slot());
-        let zero = self.zero(w);
+        let zero = self.zero();
         self.op(VecOp::StoreU.code(w, false), &[Opnd::Mem(slot), Opnd::Use(zero, w.into())]);
         self.copy_pieces(m, slot, elem * usize::from(count));
         Ok(self.vec_op(VecOp::LoadU, w, &[Opnd::Mem(slot)]))
@@ -359,7 +359,7 @@ impl Select<'_> {
         let w = self.width(ty)?;
         let elem = ty.elem().map_or(1, Elem::bytes);
         if lanes.iter().all(|&l| l == 0) {
-            return Ok(self.zero(w));
+            return Ok(self.zero());
         }
         if lanes.iter().all(|l| *l == lanes[0]) && elem >= 4 {
             let at = self.code.pool.add(&lanes[0].to_le_bytes()[..elem]);
@@ -373,7 +373,7 @@ impl Select<'_> {
     }
 
     /// A register of zeros: of any width, for a write to an xmm clears the rest.
-    pub(super) fn zero(&mut self, _: Width) -> VReg {
+    pub(super) fn zero(&mut self) -> VReg {
         self.vec_op(VecOp::XorD, Width::X, &[Opnd::Same(View::Xmm), Opnd::Same(View::Xmm)])
     }
 }
