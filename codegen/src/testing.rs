@@ -17,6 +17,7 @@ use crate::kir::{interp, verify};
 use crate::lower::{Algorithms, Placement, Separate, SetSource, lower_any_layout};
 use crate::program::{Arg, LevelPlan, MAX_ALIGN, Program, ShapeSet, Step};
 use crate::target::{Target, host_has};
+use nncc_ir::eval::{Precision, evaluate};
 use nncc_ir::{Constant, DType, Data, Graph, Layout, Op, Tensor, ValueId, channel_blocks};
 use std::collections::HashMap;
 
@@ -68,7 +69,7 @@ pub fn check_with(
     targets: &[Target],
     algorithms: &Algorithms,
 ) {
-    let want = evaluate(graph, inputs);
+    let want = evaluate(graph, inputs, Precision::Native).expect("the reference evaluates");
     let plan = Separate::plan(graph).expect("a graph that can be planned");
     for target in targets {
         let set = SetSource { graph, plan: &plan };
@@ -98,24 +99,6 @@ pub fn check_with(
             }
         }
     }
-}
-
-/// The outputs of a graph by the reference evaluator.
-pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
-    let mut values: HashMap<ValueId, Tensor> = HashMap::new();
-    for (&n, t) in graph.inputs().iter().zip(inputs) {
-        values.insert(ValueId { node: n, out: 0 }, t.clone());
-    }
-    for n in graph.topological_order().expect("no cycle") {
-        if matches!(graph.op(n), Op::Input) {
-            continue;
-        }
-        let operands = graph.operands(n);
-        let operands: Vec<Option<&Tensor>> = operands.iter().map(|v| v.map(|v| &values[&v])).collect();
-        let results = graph.op(n).eval(&operands).expect("the reference evaluates");
-        values.extend(graph.results(n).zip(results));
-    }
-    graph.outputs().iter().map(|(_, v)| values[v].clone()).collect()
 }
 
 /// The graph with every constant and input replaced by its absolute value and evaluated in f64: for operators that are sums

@@ -58,6 +58,11 @@ fn transposed(g: &Graph, v: ValueId) -> Option<(&Transpose, ValueId)> {
     }
 }
 
+/// Accepts a value whose only user is `n`, be it several times; else refuses as [`sole_use`] does.
+fn used_by_one(g: &Graph, v: ValueId, n: NodeId) -> Result<NodeId, No> {
+    sole_use(g, v).or_else(|no| if g.users(v).all(|(m, _)| m == n) && !g.is_output(v) { Ok(v.node) } else { Err(no) })
+}
+
 fn one_element(g: &Graph, v: ValueId) -> bool {
     g.ty(v).shape.iter().all(|d| *d == Dim::Known(1))
 }
@@ -79,9 +84,7 @@ fn transpose_below_elementwise(g: &Graph, n: NodeId) -> Found {
         };
         let new = match transposed(g, v) {
             Some((t, x)) if t.perm == perm => {
-                sole_use(g, v).or_else(|no| {
-                    if g.users(v).all(|(m, _)| m == n) && !g.is_output(v) { Ok(v.node) } else { Err(no) }
-                })?;
+                used_by_one(g, v, n)?;
                 x.into()
             }
             // A constant is turned back once, at compile time.
@@ -191,9 +194,7 @@ fn reshape_below_elementwise(g: &Graph, n: NodeId) -> Found {
         let varies = own.iter().position(|d| *d != Dim::Known(1)).map_or(0, |first| own.len() - first);
         moved.push(Some(match reshaped(v) {
             Some(y) if g.ty(y).shape == *inner => {
-                sole_use(g, v).or_else(|no| {
-                    if g.users(v).all(|(m, _)| m == n) && !g.is_output(v) { Ok(v.node) } else { Err(no) }
-                })?;
+                used_by_one(g, v, n)?;
                 y.into()
             }
             _ if own.len() <= inner.len() && varies <= tail && own.len() <= shape.len() => v.into(),
