@@ -248,9 +248,11 @@ impl Emit<'_, '_> {
                 None => self.shuffle_by_lanes(a, b, &bytes),
             };
         }
-        let (a, b) = (self.reinterpret(types::I8X16, a), self.reinterpret(types::I8X16, b));
+        // One value for both operands where they are one: what the rule for `fmla` by element looks for.
+        let first = self.reinterpret(types::I8X16, a);
+        let second = if a == b { first } else { self.reinterpret(types::I8X16, b) };
         let mask = self.b.func.dfg.immediates.push(ConstantData::from(&bytes[..]));
-        let v = self.b.ins().shuffle(a, b, mask);
+        let v = self.b.ins().shuffle(first, second, mask);
         self.reinterpret(ty, v)
     }
 

@@ -103,7 +103,10 @@ fn isa(kernel: &Kernel, target: &Target) -> Result<OwnedTargetIsa, BackendError>
     let mut flags = settings::builder();
     let debug = if cfg!(debug_assertions) { "true" } else { "false" };
     for (name, value) in [
-        ("opt_level", "speed"),
+        // Kernels are written in the order in which they should run: the order of loads in an inner loop is its register
+        // budget. Cranelift's optimizer keeps no order: it sinks arithmetic to the end of a block, below all loads, so that a
+        // tile's loads of one round are all live at once, and spills. What it would fold, the kernel IR's builder has folded.
+        ("opt_level", "none"),
         ("enable_verifier", debug),
         // A kernel uses the stack for spills only: no guard page can be skipped.
         ("enable_probestack", "false"),

@@ -5,7 +5,7 @@ use crate::backend::Backend;
 use crate::backend::testing::instructions::every_instruction;
 use crate::backend::testing::{AARCH64, Machine, X86_64_V1, check_on, native_difference};
 use crate::kir::arbitrary::{Case, case};
-use crate::kir::{ArgDecl, Builder, Elem, Type};
+use crate::kir::{ArgDecl, Builder, Elem, Type, Value};
 use crate::target::Target;
 use proptest::prelude::*;
 
@@ -92,9 +92,9 @@ fn gemm(rows: usize, k: i64) -> crate::kir::Kernel {
     let sums = b.loop_(0, k, 1, &vec![zero; 2 * rows], |b, i, acc| {
         let columns = [0, 16].map(|d| b.load(ty, pb.at(d).idx(i, 32)));
         let mut next = Vec::new();
+        let quads: Vec<Value> = (0..rows.div_ceil(4)).map(|q| b.load(ty, pa.at(q as i64 * 16).idx(i, 32))).collect();
         for row in 0..rows {
-            let from = b.load(ty, pa.at(row as i64 / 4 * 16).idx(i, 32));
-            let a = b.splat_lane(from, row % 4);
+            let a = b.splat_lane(quads[row / 4], row % 4);
             for (column, &vb) in columns.iter().enumerate() {
                 next.push(b.mul_add(a, vb, acc[row * 2 + column]));
             }
