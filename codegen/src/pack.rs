@@ -54,12 +54,15 @@ pub struct ConvPanels {
     pub transposed: bool,
 }
 
-/// Weights of a depthwise convolution `[C, 1, kernel..]` as `[block of 16 channels][tap][channel]`, f32; the last block is 8
-/// wide where that is enough, lanes without a channel are 0.
+/// Weights of a convolution with as many output as input channels in each of its narrow groups, `[C, group, kernel..]`, as
+/// `[block of 16 channels][tap][input of the group][channel]`, f32; the last block is 8 wide where that is enough, lanes without
+/// a channel are 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DepthwisePanels {
     /// Channels.
     pub channels: usize,
+    /// Channels of a group; 1 is depthwise.
+    pub group: usize,
     /// Taps of a channel.
     pub taps: usize,
 }
@@ -161,7 +164,7 @@ impl ConstSource for Packed {
                 let taps: usize = p.taps.iter().map(Vec::len).product();
                 4 * p.groups * padded_channels(p.outputs) * p.inputs * taps
             }
-            Recipe::DepthwisePanels(p) => 4 * padded_channels(p.channels) * p.taps,
+            Recipe::DepthwisePanels(p) => 4 * padded_channels(p.channels) * p.group * p.taps,
             Recipe::MatrixPanels(p) => 4 * p.k * padded_channels(p.n),
             Recipe::WinogradPanels(p) => 4 * p.inputs * p.outputs * p.minimal.inputs() * p.minimal.inputs(),
             Recipe::Padded(len) => 4 * len,
@@ -249,10 +252,12 @@ impl DepthwisePanels {
         let mut at = 0;
         for (c0, lanes) in channel_blocks(self.channels) {
             for tap in 0..self.taps {
-                for c in c0..self.channels.min(c0 + lanes) {
-                    put(out, at + c - c0, w.get(c * self.taps + tap));
+                for input in 0..self.group {
+                    for c in c0..self.channels.min(c0 + lanes) {
+                        put(out, at + c - c0, w.get((c * self.group + input) * self.taps + tap));
+                    }
+                    at += lanes;
                 }
-                at += lanes;
             }
         }
     }

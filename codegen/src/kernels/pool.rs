@@ -200,12 +200,8 @@ impl Blocked<'_> {
         b.for_(lo, hi, 1, |b, r| {
             let (od, oh) = div_rem(b, r, height.outputs);
             let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
-            let start = |b: &mut Builder, axis: &Axis, o: Value| {
-                let i = b.mul_imm(o, axis.stride as i64);
-                b.add_imm(i, axis.first)
-            };
-            let id = start(b, depth, od);
-            let ih = start(b, height, oh);
+            let id = depth.first_input(b, od);
+            let ih = height.first_input(b, oh);
             let line = b.mul_imm(id, height.inputs as i64);
             let line = b.add(line, ih);
             let x = b.ptr(x.at(0).idx(line, (row.inputs * pitch).max(1)));
@@ -216,8 +212,7 @@ impl Blocked<'_> {
                     b.for_(0, run.count, 1, |b, i| {
                         let first = b.mul_imm(i, run.width as i64);
                         let first = b.add_imm(first, run.start as i64);
-                        let column = b.mul_imm(first, row.stride as i64);
-                        let column = b.add_imm(column, row.first);
+                        let column = row.first_input(b, first);
                         let x = b.ptr(x.at(0).idx(column, pitch));
                         let sums = self.tile(b, Type::of(Elem::F32, lanes), pitch, x, bounds, &run);
                         let pixel = b.add(first_pixel, first);
@@ -390,8 +385,7 @@ impl Generic {
             return self.join(b, state, v, walk[2]);
         };
         let (lo, hi) = a.tap_bounds(b, position[axis]);
-        let first = b.mul_imm(position[axis], a.stride as i64);
-        let first = b.add_imm(first, a.first);
+        let first = a.first_input(b, position[axis]);
         let state = b.loop_(lo, hi, 1, &state, |b, k, state| {
             let along = b.mul_imm(k, a.dilation as i64);
             let input = b.add(first, along);

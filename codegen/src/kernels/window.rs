@@ -91,6 +91,18 @@ impl Axis {
             || (self.input(0, 0).is_some() && self.input(last(self.outputs), last(self.taps)).is_some())
     }
 
+    /// The input that tap 0 of output `o` reads, if it is one: before the first or behind the last in the padding.
+    pub fn first_input(&self, b: &mut Builder, o: Value) -> Value {
+        let i = b.mul_imm(o, self.stride as i64);
+        b.add_imm(i, self.first)
+    }
+
+    /// Where output `o` lies.
+    pub fn place(&self, b: &mut Builder, o: Value) -> Value {
+        let i = b.mul_imm(o, self.out_step as i64);
+        b.add_imm(i, self.out_first as i64)
+    }
+
     /// The taps `lo..hi` of output `o` that read an input; `lo >= hi` when none does.
     pub fn tap_bounds(&self, b: &mut Builder, o: Value) -> (Index, Index) {
         if self.inside() {
@@ -98,8 +110,7 @@ impl Axis {
         }
         // at = input of tap 0.  lo = ceil(-at / dilation), hi = floor((inputs - 1 - at) / dilation) + 1; numerators are made
         // non-negative first, so that division is of unsigned numbers.
-        let at = b.mul_imm(o, self.stride as i64);
-        let at = b.add_imm(at, self.first);
+        let at = self.first_input(b, o);
         let zero = b.i64(0);
         let (dilation, taps) = (self.dilation as i64, b.i64(self.taps as i64));
         let divide = |b: &mut Builder, v: Value| {
@@ -177,6 +188,13 @@ pub struct Run {
     pub taps: Vec<TapGroup>,
 }
 
+impl Run {
+    /// Do all `taps` taps reach all outputs?
+    pub fn is_whole(&self, taps: usize) -> bool {
+        matches!(&self.taps[..], [group] if group.taps == (0..taps) && group.pixels == (0..self.width))
+    }
+}
+
 /// Neighbouring taps that reach the same outputs of a tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapGroup {
@@ -193,11 +211,16 @@ pub fn div_rem(b: &mut Builder, v: Value, k: usize) -> (Value, Value) {
         (_, Some(v)) => (b.i64(v / k as i64), b.i64(v % k as i64)),
         _ => {
             let d = b.i64(k as i64);
-            let q = b.div_u(v, d);
-            let whole = b.mul(q, d);
-            (q, b.sub(v, whole))
+            div_rem_by(b, v, d)
         }
     }
+}
+
+/// `v / d` and `v % d` for indices, `d > 0`.
+pub fn div_rem_by(b: &mut Builder, v: Value, d: Value) -> (Value, Value) {
+    let q = b.div_u(v, d);
+    let whole = b.mul(q, d);
+    (q, b.sub(v, whole))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! | template | needs |
 //! |---|---|
 //! | [`Winograd`] | 3x3, stride 1, where [`Algorithms`](super::Algorithms) say so |
-//! | [`Depthwise`] | f32, constant weights, blocked in and out, one channel a group on both sides |
+//! | [`Depthwise`] | f32, constant weights, blocked in and out, 1, 2, 4 or 8 channels a group on both sides |
 //! | [`Direct`] | f32, constant weights, blocked out, whole channel blocks a group or one group |
 //! | [`Generic`] | nothing |
 //!
@@ -63,6 +63,16 @@ impl Parts {
         self.behind.args.iter().any(|arg| Some(*arg) == self.y.memory())
     }
 
+    /// The spatial axes, in the attributes' own terms.
+    fn axes(&self, strides: &[usize], dilations: &[usize], pads: &[usize]) -> Vec<GenericAxis> {
+        let extents = self.x.dims.iter().zip(&self.y.dims).zip(&self.w.dims).skip(2);
+        let axis = |(i, ((&input, &output), &kernel))| {
+            let (stride, dilation, pad) = (strides[i], dilations[i], pads[i]);
+            GenericAxis { input, output, kernel, stride, dilation, pad }
+        };
+        extents.enumerate().map(axis).collect()
+    }
+
     /// The operands in the order of the templates.
     fn args(&self, cx: &mut LowerCx<'_, '_>, weights: Arg) -> Result<Vec<Arg>, LowerError> {
         let mut args = vec![cx.arg(&self.x)?, weights];
@@ -90,14 +100,9 @@ pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Resu
     let parts = Parts::of(cx, behind)?;
     let (x, y, w) = (&parts.x, &parts.y, &parts.w);
     let (inputs, outputs) = (w.dims[1], w.dims[0] / op.group);
-    let spatial = x.rank() - 2;
     if let Some(weights) = parts.blocked_weights() {
-        let axes: Vec<Axis> = (0..spatial)
-            .map(|i| {
-                let (input, output, kernel) = (x.dims[i + 2], y.dims[i + 2], w.dims[i + 2]);
-                Axis::sliding(input, output, kernel, op.strides[i], op.dilations[i], op.pads[i])
-            })
-            .collect();
+        let sliding = |a: &GenericAxis| Axis::sliding(a.input, a.output, a.kernel, a.stride, a.dilation, a.pad);
+        let axes: Vec<Axis> = parts.axes(&op.strides, &op.dilations, &op.pads).iter().map(sliding).collect();
         let shape = ConvShape {
             batch: x.dims[0],
             groups: op.group,
@@ -111,10 +116,15 @@ pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Resu
             epilogue: parts.behind.epilogue.clone(),
         };
         let kernel = three(&w.dims[2..], 1);
-        if op.group > 1 && inputs == 1 && outputs == 1 && x.layout == Layout::Blocked {
+        if op.group > 1
+            && inputs == outputs
+            && BLOCK.is_multiple_of(inputs)
+            && inputs < BLOCK
+            && x.layout == Layout::Blocked
+        {
             let depthwise = Depthwise::new(cx.target(), &shape);
             if depthwise.is_small() {
-                let panels = DepthwisePanels { channels: op.group, taps: shape.taps() };
+                let panels = DepthwisePanels { channels: y.dims[1], group: inputs, taps: shape.taps() };
                 let weights = cx.packed(Packed::depthwise(panels, weights));
                 let args = parts.args(cx, weights)?;
                 cx.scratch(depthwise.scratch());
@@ -133,15 +143,8 @@ pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Resu
             }
         }
     }
-    let axes = (0..spatial).map(|i| GenericAxis {
-        input: x.dims[i + 2],
-        output: y.dims[i + 2],
-        kernel: w.dims[i + 2],
-        stride: op.strides[i],
-        dilation: op.dilations[i],
-        pad: op.pads[i],
-    });
-    lower_generic(cx, &parts, op.group, [inputs, outputs], axes.collect(), false)
+    let axes = parts.axes(&op.strides, &op.dilations, &op.pads);
+    lower_generic(cx, &parts, op.group, [inputs, outputs], axes, false)
 }
 
 /// Lowers a transposed convolution with what follows it.
@@ -154,12 +157,8 @@ pub(super) fn lower_transpose(op: &ConvTranspose, behind: Behind, cx: &mut Lower
     if let Some(weights) = parts.blocked_weights()
         && phases <= MOST_PHASES
     {
-        let axes: Vec<Vec<(Axis, Vec<usize>)>> = (0..spatial)
-            .map(|i| {
-                let (input, output, kernel) = (x.dims[i + 2], y.dims[i + 2], w.dims[i + 2]);
-                phases_of(input, output, kernel, op.strides[i], op.dilations[i], op.pads[i])
-            })
-            .collect();
+        let axes: Vec<Vec<(Axis, Vec<usize>)>> =
+            parts.axes(&op.strides, &op.dilations, &op.pads).iter().map(phases_of).collect();
         let axes = three(&axes, vec![(Axis::UNIT, vec![0])]);
         let kernel = three(&w.dims[2..], 1);
         let mut shapes = Vec::new();
@@ -192,26 +191,13 @@ pub(super) fn lower_transpose(op: &ConvTranspose, behind: Behind, cx: &mut Lower
             return Ok(());
         }
     }
-    let axes = (0..spatial).map(|i| GenericAxis {
-        input: x.dims[i + 2],
-        output: y.dims[i + 2],
-        kernel: w.dims[i + 2],
-        stride: op.strides[i],
-        dilation: op.dilations[i],
-        pad: op.pads[i],
-    });
-    lower_generic(cx, &parts, op.group, [inputs, outputs], axes.collect(), true)
+    let axes = parts.axes(&op.strides, &op.dilations, &op.pads);
+    lower_generic(cx, &parts, op.group, [inputs, outputs], axes, true)
 }
 
 /// The phases of one axis of a transposed convolution, each with its taps in the order of the inputs that they read.
-fn phases_of(
-    input: usize,
-    output: usize,
-    kernel: usize,
-    stride: usize,
-    dilation: usize,
-    pad: usize,
-) -> Vec<(Axis, Vec<usize>)> {
+fn phases_of(axis: &GenericAxis) -> Vec<(Axis, Vec<usize>)> {
+    let &GenericAxis { input, output, kernel, stride, dilation, pad } = axis;
     (0..stride.min(output.max(1)))
         .map(|r| {
             let offset = |k: usize| r as i64 + pad as i64 - (k * dilation) as i64;
@@ -259,7 +245,8 @@ fn lower_winograd(
     cx.step(Call::new(id, &[args[0], v], tasks).labelled("winograd input"));
     let (kernel, tasks) = winograd.product_kernel();
     let id = cx.kernel(kernel);
-    cx.step(Call::new(id, &[v, weights, m], tasks).labelled("winograd product").with_macs(shape.macs()));
+    let product_shape = cx.constant(winograd.product_shape());
+    cx.step(Call::new(id, &[v, weights, m, product_shape], tasks).labelled("winograd product").with_macs(shape.macs()));
     let (kernel, tasks) = winograd.output_kernel();
     let id = cx.kernel(kernel);
     let args: Vec<Arg> = [m].into_iter().chain(args[2..].iter().copied()).collect();
@@ -290,7 +277,8 @@ fn lower_direct(
     let (groups, inputs, outputs) = (shape.groups, shape.inputs, shape.outputs);
     let panels = ConvPanels { groups, inputs, outputs, kernel, taps, transposed };
     let weights = cx.packed(Packed::conv(panels, weights));
-    let args = parts.args(cx, weights)?;
+    let mut args = parts.args(cx, weights)?;
+    args.push(cx.constant(direct.shape()));
     cx.scratch(direct.scratch());
     let id = cx.kernel(direct.kernel());
     let call = Call::new(id, &args, direct.tasks());
@@ -437,12 +425,13 @@ mod tests {
         prop_oneof![Just(1), Just(3), Just(7), Just(8), Just(9), Just(16), Just(17), Just(24), Just(32), Just(40)]
     }
 
-    /// 1 to 3 spatial axes; whole blocks a group, or one group, or depthwise, or anything.
+    /// 1 to 3 spatial axes; whole blocks a group, or one group, or depthwise, or narrow groups, or anything.
     fn problem(transposed: bool) -> impl Strategy<Value = Problem> {
         let groups = prop_oneof![
             4 => channels().prop_flat_map(|i| (Just(1usize), Just(i), channels())),
             2 => (2usize..4, Just(16usize), prop_oneof![Just(16usize), Just(32)]),
             2 => (2usize..35, Just(1usize), Just(1usize)),
+            2 => (2usize..9, prop_oneof![Just(2usize), Just(4), Just(8)]).prop_map(|(group, width)| (group, width, width)),
             1 => (2usize..4, 1usize..5, 1usize..5),
         ];
         // Outputs of a transpose grow with the stride.
@@ -504,6 +493,13 @@ mod tests {
     fn edge_blocks_on_both_sides() {
         for (inputs, outputs) in [(3, 8), (17, 24), (24, 40), (33, 17), (16, 72)] {
             Problem::plain(inputs, outputs, [4, 6]).check();
+        }
+    }
+
+    #[test]
+    fn narrow_groups_of_many_blocks() {
+        for (group, width) in [(8, 4), (5, 8), (19, 2), (3, 4)] {
+            Problem { group, ..Problem::plain(width, width, [4, 17]) }.check();
         }
     }
 

@@ -164,6 +164,7 @@ impl Product {
         }
         args.extend(&behind.args);
         args.push(cx.arg(&self.y)?);
+        args.push(cx.constant(direct.shape()));
         cx.scratch(direct.scratch());
         let id = cx.kernel(direct.kernel());
         cx.step(Call::new(id, &args, direct.tasks()));

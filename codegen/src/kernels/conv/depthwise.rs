@@ -1,4 +1,4 @@
-//! Depthwise convolution on blocked values: a vector is channels, every lane its own filter.
+//! Depthwise and narrow grouped convolution on blocked values: a vector is channels, every lane its own filter.
 //!
 //! ```text
 //! task (image, block of channels, chunk of rows);  for each vector of the block, for each tile of a row
@@ -9,18 +9,29 @@
 //!   y = epilogue(acc)
 //! ```
 //!
+//! Groups of g = 2, 4 or 8 channels lie whole in a block. Each lane then adds g products, of the g inputs of its group:
+//!
+//! ```text
+//! g = 4, lanes     0 1 2 3 | 4 5 6 7 | ..      input j = 1 of each lane     1 1 1 1 | 5 5 5 5 | ..     one shuffle for all taps
+//!     acc[px] += w[kw][j] * shuffled(x[px * stride + kw * dilation], j)
+//! ```
+//!
+//! Where a vector is no wider than a group, input j is the same for all lanes: a broadcasting load. No product with a zero
+//! is ever added, as a block-diagonal matrix would: a NaN or an infinity stays in its group.
+//!
 //! Registers: pixels + kw held weights + 1 input. A row of 3 taps and 8 pixels: 10 loads for 24 multiply-adds, so that the
 //! template is bound by them or by memory, not by loads. With more taps than registers allow, weights are loaded at their use.
+//! Needs: as many output as input channels in a group, a divisor of 16.
 
 use super::Conv;
 use crate::kernels::epilogue::Site;
 use crate::kernels::isa_name;
-use crate::kernels::window::{Axis, Run, div_rem};
+use crate::kernels::window::{Run, div_rem};
 use crate::kir::{ArgDecl, Builder, Elem, IntCc, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::{BLOCK, padded_channels};
 
-/// A depthwise convolution with everything chosen: `conv.groups` channels, one input and one output channel each, blocked.
+/// A convolution of narrow groups with everything chosen; all blocked.
 #[derive(Clone, Debug)]
 pub struct Depthwise<'a> {
     target: &'a Target,
@@ -32,19 +43,24 @@ pub struct Depthwise<'a> {
 impl<'a> Depthwise<'a> {
     /// Chooses tile and tasks.
     pub fn new(target: &'a Target, conv: &Conv) -> Depthwise<'a> {
-        let taps = conv.axes[2].taps;
-        // One input, one moved operand where multiplication and addition are two instructions, one for the backend's moves.
-        let free = target.vector_regs - 2 - usize::from(!target.fma);
+        let taps = conv.axes[2].taps * conv.inputs;
+        // One input and its shuffled copy, one moved operand where multiplication and addition are two instructions, one for
+        // the backend's moves.
+        let free = target.vector_regs - 2 - usize::from(conv.inputs > 1) - usize::from(!target.fma);
         let held = if taps + 4 <= free { taps } else { 1 };
         // More than 14 pixels no longer save loads that matter and only grow the code.
         let pixels = (free - held).min(14).min(conv.axes[2].outputs.max(1));
-        let blocks = conv.batch * conv.groups.div_ceil(BLOCK);
+        let blocks = conv.batch * (conv.groups * conv.inputs).div_ceil(BLOCK);
         let rows = conv.axes[0].outputs * conv.axes[1].outputs;
         // A task is worth starting for some 16 thousand multiply-adds of a vector.
-        let a_row = (conv.axes[2].outputs * conv.taps() * BLOCK).max(1);
+        let a_row = (conv.axes[2].outputs * conv.taps() * conv.inputs * BLOCK).max(1);
         let wanted = (32usize).div_ceil(blocks.max(1));
         let rows = rows.div_ceil(wanted).max((1usize << 14).div_ceil(a_row)).min(rows.max(1));
         Depthwise { target, conv: conv.clone(), pixels, rows: rows.max(1) }
+    }
+
+    fn channels(&self) -> usize {
+        self.conv.groups * self.conv.inputs
     }
 
     fn row_count(&self) -> usize {
@@ -56,7 +72,7 @@ impl<'a> Depthwise<'a> {
     }
 
     fn blocks(&self) -> usize {
-        self.conv.groups.div_ceil(BLOCK)
+        self.channels().div_ceil(BLOCK)
     }
 
     /// How many tasks the kernel has.
@@ -74,8 +90,8 @@ impl<'a> Depthwise<'a> {
     pub fn is_small(&self) -> bool {
         let runs = self.conv.axes[2].runs(self.pixels);
         let body = |run: &Run| run.taps.iter().map(|g| g.taps.len() * (2 * g.pixels.len() + 1)).sum::<usize>();
-        let edge = 1 + usize::from(!padded_channels(self.conv.groups).is_multiple_of(BLOCK));
-        let bytes = runs.iter().map(body).sum::<usize>() * 8 * edge;
+        let edge = 1 + usize::from(!padded_channels(self.channels()).is_multiple_of(BLOCK));
+        let bytes = runs.iter().map(body).sum::<usize>() * self.conv.inputs * 8 * edge;
         let plane = 4 * BLOCK * self.conv.axes[2].inputs.max(self.conv.axes[2].out_extent);
         bytes <= 24 * 1024 && plane < 1 << 30
     }
@@ -89,12 +105,13 @@ impl<'a> Depthwise<'a> {
         args.extend((0..self.conv.epilogue.extras.len()).map(|i| ArgDecl::read(format!("e{i}"), 4)));
         args.push(ArgDecl::write("y", 4));
         let (shape, isa) = (self.conv.shape_name(), isa_name(self.target));
-        let mut b = Builder::new(format!("f32_dwconv_{shape}__{isa}_1x{}", self.pixels), args);
+        let kind = if self.conv.inputs == 1 { "dwconv".into() } else { format!("conv_g{}", self.conv.inputs) };
+        let mut b = Builder::new(format!("f32_{kind}_{shape}__{isa}_1x{}", self.pixels), args);
         b.tasks(|b, task| {
             let (rest, chunk) = div_rem(b, task, self.chunks());
             let (image, block) = div_rem(b, rest, self.blocks());
-            let full = self.conv.groups / BLOCK;
-            let edge = padded_channels(self.conv.groups) - full * BLOCK;
+            let full = self.channels() / BLOCK;
+            let edge = padded_channels(self.channels()) - full * BLOCK;
             let at = BlockAt { image, block, chunk };
             match (full, edge) {
                 (_, 0) => self.block(b, &at, BLOCK),
@@ -124,7 +141,7 @@ impl<'a> Depthwise<'a> {
     fn block(&self, b: &mut Builder, at: &BlockAt, width: usize) {
         let conv = &self.conv;
         let [depth, height, row] = &conv.axes;
-        let padded = padded_channels(conv.groups);
+        let padded = padded_channels(self.channels());
         let image_base = |b: &mut Builder, plane: usize| {
             let image = b.mul_imm(at.image, (padded * plane * 4) as i64);
             let block = b.mul_imm(at.block, (BLOCK * plane * 4) as i64);
@@ -133,7 +150,7 @@ impl<'a> Depthwise<'a> {
         let x_base = image_base(b, conv.input_plane());
         let x = b.ptr(b.arg(0).at(0).idx(x_base, 1));
         let y = image_base(b, conv.output_plane());
-        let w = b.ptr(b.arg(1).at(0).idx(at.block, BLOCK * conv.taps() * 4));
+        let w = b.ptr(b.arg(1).at(0).idx(at.block, BLOCK * conv.taps() * conv.inputs * 4));
         let channel = b.mul_imm(at.block, BLOCK as i64);
         let lo = b.mul_imm(at.chunk, self.rows as i64);
         let hi = b.add_imm(lo, self.rows as i64);
@@ -143,22 +160,14 @@ impl<'a> Depthwise<'a> {
         b.for_(lo, hi, 1, |b, r| {
             let (od, oh) = div_rem(b, r, height.outputs);
             let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
-            let start = |b: &mut Builder, axis: &Axis, o: Value| {
-                let i = b.mul_imm(o, axis.stride as i64);
-                b.add_imm(i, axis.first)
-            };
-            let id = start(b, depth, od);
-            let ih = start(b, height, oh);
+            let id = depth.first_input(b, od);
+            let ih = height.first_input(b, oh);
             let line = b.mul_imm(id, height.inputs as i64);
             let line = b.add(line, ih);
             let input = b.mul_imm(line, (row.inputs * width * 4) as i64);
             let x = b.ptr(x.at(0).idx(input, 1));
-            let placed = |b: &mut Builder, axis: &Axis, o: Value| {
-                let i = b.mul_imm(o, axis.out_step as i64);
-                b.add_imm(i, axis.out_first as i64)
-            };
-            let pd = placed(b, depth, od);
-            let ph = placed(b, height, oh);
+            let pd = depth.place(b, od);
+            let ph = height.place(b, oh);
             let line = b.mul_imm(pd, height.out_extent as i64);
             let line = b.add(line, ph);
             let output = b.mul_imm(line, (row.out_extent * width * 4) as i64);
@@ -166,10 +175,18 @@ impl<'a> Depthwise<'a> {
             // The vectors of a block share rows in L1.
             b.for_(0, width, lanes as i64, |b, lane| {
                 let lane_bytes = b.mul_imm(lane, 4);
+                // A vector that is part of a group reads all of the group.
+                let first_input = match conv.inputs {
+                    group if group > lanes => {
+                        let (number, _) = div_rem(b, lane, group);
+                        b.mul_imm(number, (group * 4) as i64)
+                    }
+                    _ => lane_bytes,
+                };
                 let here = Here {
                     ty: Type::of(Elem::F32, lanes),
                     width,
-                    x: b.ptr(x.at(0).idx(lane_bytes, 1)),
+                    x: b.ptr(x.at(0).idx(first_input, 1)),
                     w: b.ptr(w.at(0).idx(lane_bytes, 1)),
                     y: b.add(y, lane_bytes),
                     channel: b.add(channel, lane),
@@ -196,24 +213,22 @@ impl<'a> Depthwise<'a> {
     ) {
         let [depth, height, row] = &self.conv.axes;
         let pitch = here.width * 4;
-        let column = b.mul_imm(first, row.stride as i64);
-        let column = b.add_imm(column, row.first);
+        let column = row.first_input(b, first);
         let x = b.ptr(here.x.at(0).idx(column, pitch));
         let init = if self.conv.bias { b.load(here.ty, b.arg(2).at(0).idx(here.channel, 4)) } else { b.zero(here.ty) };
         let sums = vec![init; run.width];
         let [(d0, d1), (h0, h1)] = bounds;
-        let row_bytes = row.inputs * pitch;
+        let (row_bytes, row_weights) = (row.inputs * pitch, row.taps * self.conv.inputs * pitch);
         let sums = b.loop_(d0, d1, 1, &sums, |b, kd, sums| {
             let x = b.ptr(x.at(0).idx(kd, depth.dilation * height.inputs * row_bytes));
-            let w = b.ptr(here.w.at(0).idx(kd, height.taps * row.taps * pitch));
+            let w = b.ptr(here.w.at(0).idx(kd, height.taps * row_weights));
             b.loop_(h0, h1, 1, sums, |b, kh, sums| {
                 let x = b.ptr(x.at(0).idx(kh, height.dilation * row_bytes));
-                let w = b.ptr(w.at(0).idx(kh, row.taps * pitch));
+                let w = b.ptr(w.at(0).idx(kh, row_weights));
                 self.taps(b, here, run, x, w, sums.to_vec())
             })
         });
-        let out_column = b.mul_imm(first, row.out_step as i64);
-        let out_column = b.add_imm(out_column, row.out_first as i64);
+        let out_column = row.place(b, first);
         let out_column = b.mul_imm(out_column, pitch as i64);
         let at = b.add(here.y, out_column);
         self.finish(b, here, &sums, at, row.out_step * pitch);
@@ -221,31 +236,40 @@ impl<'a> Depthwise<'a> {
 
     /// One row of taps: inputs in order, each used by all taps that reach it.
     fn taps(&self, b: &mut Builder, here: &Here, run: &Run, x: Value, w: Value, mut sums: Vec<Value>) -> Vec<Value> {
-        let row = &self.conv.axes[2];
+        let (row, group) = (&self.conv.axes[2], self.conv.inputs);
         let pitch = (here.width * 4) as i64;
-        let hold = row.taps + 1 + self.pixels < self.target.vector_regs;
-        let mut weights: Vec<Option<Value>> = vec![None; row.taps];
+        let hold = row.taps * group + 1 + self.pixels < self.target.vector_regs;
+        let mut weights: Vec<Option<Value>> = vec![None; row.taps * group];
         // (input column relative to the tile, tap, pixel)
         let mut uses: Vec<(usize, usize, usize)> = Vec::new();
-        for group in &run.taps {
-            for tap in group.taps.clone() {
-                uses.extend(group.pixels.clone().map(|px| (px * row.stride + tap * row.dilation, tap, px)));
+        for taps in &run.taps {
+            for tap in taps.taps.clone() {
+                uses.extend(taps.pixels.clone().map(|px| (px * row.stride + tap * row.dilation, tap, px)));
             }
         }
         uses.sort_unstable();
-        let mut loaded: Option<(usize, Value)> = None;
-        for (column, tap, px) in uses {
-            let input = match loaded {
-                Some((at, v)) if at == column => v,
-                _ => b.load(here.ty, x.at(column as i64 * pitch)),
-            };
-            loaded = Some((column, input));
-            let weight = match weights[tap] {
-                Some(v) if hold => v,
-                _ => b.load(here.ty, w.at(tap as i64 * pitch)),
-            };
-            weights[tap] = Some(weight);
-            sums[px] = b.mul_add(weight, input, sums[px]);
+        for column in uses.chunk_by(|a, b| a.0 == b.0) {
+            let at = column[0].0 as i64 * pitch;
+            let whole = (group <= here.ty.lanes()).then(|| b.load(here.ty, x.at(at)));
+            for j in 0..group {
+                let input = match whole {
+                    Some(v) if group == 1 => v,
+                    Some(v) => {
+                        let of_group: Vec<usize> = (0..here.ty.lanes()).map(|lane| lane / group * group + j).collect();
+                        b.shuffle(v, v, &of_group)
+                    }
+                    None => b.load_splat(here.ty, x.at(at + j as i64 * 4)),
+                };
+                for &(_, tap, px) in column {
+                    let number = tap * group + j;
+                    let weight = match weights[number] {
+                        Some(v) if hold => v,
+                        _ => b.load(here.ty, w.at(number as i64 * pitch)),
+                    };
+                    weights[number] = Some(weight);
+                    sums[px] = b.mul_add(weight, input, sums[px]);
+                }
+            }
         }
         sums
     }
@@ -290,7 +314,7 @@ struct Here {
     ty: Type,
     /// Channels of the block.
     width: usize,
-    /// The row of the input that tap 0 reads, at this vector.
+    /// The row of the input that tap 0 reads, at this vector or at the first channel of its group.
     x: Value,
     w: Value,
     /// Bytes from the output's base to the row, at this vector.

@@ -7,22 +7,26 @@
 //! for task (image, group of panels, chunk of rows)
 //!   for pass over blocks of input channels                     weights of one pass stay in L1
 //!     for row, for tile of the row                             tiles: window.rs
-//!       acc = bias, or the partial sums of the pass before
+//!       acc = bias, or 0 where there are several passes
 //!       for channel block, kd, kh (clipped to the input), kw
 //!         for channel    acc[v][px] += w[channel][v] * x[px][channel]
-//!       y = epilogue(acc), or store partial sums
+//!       y = epilogue(acc + passes before), or store partial sums
 //! ```
 //!
 //! A matrix product `[M, K] . [K, N]` has M pixels, K input and N output channels: the same loops over other distances between
 //! elements, with partial vectors for the last columns.
 //!
-//! The loop over channels inside of a block is unrolled until the loop's own instructions are below 5 %. Its order of loads
+//! The loop over channels inside of a block is unrolled until the loop's own instructions are below 5 %, but for tiles at the
+//! border of a row that has others. Its order of loads
 //! follows the register budget in [`tile`]: the smaller side of the tile is held, the other streamed.
 //!
 //! Passes: when a tile's weights exceed half of L1, the channel blocks are split so that one part's weights fit. Partial sums
 //! then lie in the output, which a residual must not share with it: `Same` extras read where the output is written for the
-//! last time, so there are no passes when a plan computes in place. Partial sums are rounded to
-//! f32 as the registers are: the result does not change.
+//! last time, so there are no passes when a plan computes in place. A pass sums from zero and is added to those before as a
+//! whole: the error of a sum grows with the terms of a pass and the number of passes, not with their product.
+//!
+//! Channel counts, and what follows from them alone, are no constants of the kernel but an operand ([`Shape`]): layers that
+//! differ in nothing else share its code.
 //!
 //! Tasks go over panels inside of rows when all weights fit L2 (the input is read once from memory), else rows inside of panels
 //! (the weights are). Needs: with more than one group, channels a group are multiples of 16 on both sides.
@@ -31,8 +35,8 @@ use super::tile::{self, Splat, Tile};
 use super::{Conv, Segment, Sink, Source, Weights, panel_widths, segments};
 use crate::kernels::epilogue::Site;
 use crate::kernels::isa_name;
-use crate::kernels::window::{Axis, Run, TapGroup, balanced, div_rem};
-use crate::kir::{ArgDecl, Builder, Elem, Index, IntCc, Kernel, Type, Value};
+use crate::kernels::window::{Axis, Run, TapGroup, balanced, div_rem, div_rem_by};
+use crate::kir::{ArgDecl, Builder, Elem, I64, Index, IntCc, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::BLOCK;
 use std::ops::Range;
@@ -42,8 +46,12 @@ const F32_BYTES: i64 = 4;
 /// Bytes of code that one kernel may have, roughly; beyond it the generic template serves. A third of L1i.
 const CODE_LIMIT: usize = 24 * 1024;
 
-/// Instructions that an unrolled stretch may have: enough to hide the loop's own, small enough to stay in the decoded cache.
-const UNROLL_LIMIT: usize = 112;
+/// Instructions that an unrolled stretch needs for the loop's own four (two additions, a compare and a branch) to be less than
+/// a twentieth.
+const UNROLL: usize = 19 * 4;
+
+/// Instructions up to which the taps of a row stand one behind the other, with all channels of a block: first layers.
+const UNROLLED_TAPS: usize = 448;
 
 /// A convolution with everything chosen.
 #[derive(Clone, Debug)]
@@ -159,8 +167,9 @@ impl<'a> Direct<'a> {
         debug_assert_eq!(self.conv.batch, 1);
         let image = b.i64(0);
         let whole = Direct { rows: self.row_count().max(1), ..self.clone() };
+        let shape = Shape::new(whole.shape_numbers().map(|n| b.i64(n as i64)));
         let at = TaskAt { image, conv_group, panel_group, chunk: image, y };
-        whole.panels(b, operands, &self.kinds()[range], &at);
+        whole.panels(b, operands, &shape, &self.kinds()[range], &at);
     }
 
     /// How many tasks the kernel has.
@@ -197,7 +206,7 @@ impl<'a> Direct<'a> {
         let runs = self.conv.axes[2].runs(self.tile.pixels);
         let bytes: usize = runs.iter().map(instructions).sum::<usize>() * self.segments.len() * kinds * BYTES;
         // Displacements from one panel to the next are 32 bits.
-        let reach = 4 * BLOCK * self.tile.panels * self.conv.output_plane().max(self.conv.inputs * self.conv.taps());
+        let reach = 4 * BLOCK * self.tile.panels * self.conv.output_plane();
         let pitch = self.segments.iter().map(|s| s.channel_pitch.max(s.pixel_pitch)).max().unwrap_or(1);
         let rows = if let Weights::Rows { .. } = self.conv.weights { self.conv.outputs } else { 0 };
         let planar = 4 * 32 * pitch.max(rows).max(self.output_pitch(BLOCK));
@@ -206,8 +215,12 @@ impl<'a> Direct<'a> {
 
     /// Instructions of one channel and tap on a tile of this many pixels.
     fn step_cost(&self, pixels: usize) -> usize {
-        let vectors = self.tile.panels * BLOCK / self.target.lanes(Elem::F32).min(BLOCK);
-        vectors + pixels + vectors * pixels * if self.target.fma { 1 } else { 2 }
+        let lanes = self.target.lanes(Elem::F32).min(BLOCK);
+        let vectors = self.tile.panels * BLOCK / lanes;
+        // A load that only one multiply-add uses is part of it: of weights in AVX, of broadcast inputs in AVX-512.
+        let weights = if pixels == 1 && lanes > 4 { 0 } else { vectors };
+        let inputs = if vectors == 1 && lanes == 16 { 0 } else { pixels };
+        weights + inputs + vectors * pixels * if self.target.fma { 1 } else { 2 }
     }
 
     /// Channel steps that stand one behind the other for a group of taps.
@@ -219,16 +232,23 @@ impl<'a> Direct<'a> {
 
     /// Channels that stand one behind the other: a divisor of `channels`, and of four channels' vectors where lanes are used.
     fn channel_unroll(&self, channels: usize, pixels: usize) -> usize {
-        let unit = if self.splat == Splat::Lane { 4 } else { 1 };
-        if !channels.is_multiple_of(unit) {
-            return channels; // an edge block of a few channels
+        let unit = self.channel_unit(channels);
+        let enough = |u: &usize| u * self.step_cost(pixels) >= UNROLL;
+        let whole = |u: &usize| channels.is_multiple_of(*u) && u.is_multiple_of(unit);
+        (1..channels).filter(whole).find(enough).unwrap_or(channels)
+    }
+
+    /// The fewest channels that can stand one behind the other.
+    fn channel_unit(&self, channels: usize) -> usize {
+        match self.splat {
+            Splat::Lane if channels.is_multiple_of(4) => 4,
+            Splat::Lane => channels, // an edge block of a few channels
+            Splat::Load => 1,
         }
-        let fits = |u: &usize| channels.is_multiple_of(*u) && u * self.step_cost(pixels) <= UNROLL_LIMIT;
-        (1..=channels).filter(|u| u.is_multiple_of(unit)).rev().find(fits).unwrap_or(unit)
     }
 
     fn taps_unrolled(&self, group: &TapGroup, channels: usize, pixels: usize) -> bool {
-        group.taps.len() == 1 || group.taps.len() * channels * self.step_cost(pixels) <= 4 * UNROLL_LIMIT
+        group.taps.len() == 1 || group.taps.len() * channels * self.step_cost(pixels) <= UNROLLED_TAPS
     }
 
     /// The different groups of panels: all full ones, and the last where it differs. First panel, widths, tile width.
@@ -255,7 +275,50 @@ impl<'a> Direct<'a> {
         kinds
     }
 
-    /// The kernel. Operands: x, w, bias (if there is one), the epilogue's extras, y.
+    /// What the kernel's last operand holds: the numbers of [`Shape`].
+    pub fn shape(&self) -> Vec<u8> {
+        self.shape_numbers().iter().flat_map(|&n| (n as i64).to_le_bytes()).collect()
+    }
+
+    fn shape_numbers(&self) -> [usize; Shape::NUMBERS] {
+        let conv = &self.conv;
+        let channels = conv.groups * conv.outputs;
+        let stored = if conv.sink == Sink::Matrix { channels } else { nncc_ir::padded_channels(channels) };
+        [
+            self.panel_groups(),
+            panel_widths(conv.outputs).len(),
+            self.chunks(),
+            self.rows,
+            conv.inputs / BLOCK,
+            self.pass_blocks,
+            self.passes(),
+            conv.inputs * conv.taps(),
+            self.input_image(),
+            conv.inputs * conv.input_plane(),
+            stored * conv.output_plane(),
+        ]
+    }
+
+    /// Reads the numbers of the shape.
+    fn load_shape(&self, b: &mut Builder, operand: Value) -> Shape {
+        let mut shape = Shape::new(std::array::from_fn(|i| b.load(I64, operand.at(8 * i as i64))));
+        if self.conv.inputs < BLOCK {
+            shape.blocks = b.i64(0);
+        }
+        shape
+    }
+
+    /// Elements from one image of the input to the next.
+    fn input_image(&self) -> usize {
+        let conv = &self.conv;
+        match conv.source {
+            Source::Blocked => nncc_ir::padded_channels(conv.groups * conv.inputs) * conv.input_plane(),
+            Source::Planar => conv.groups * conv.inputs * conv.input_plane(),
+            Source::Matrix { image, .. } => image,
+        }
+    }
+
+    /// The kernel. Operands: x, w, bias (if there is one), the epilogue's extras, y, [`shape`](Self::shape).
     pub fn kernel(&self) -> Kernel {
         let mut args = vec![ArgDecl::read("x", 4), ArgDecl::read("w", 64)];
         if self.conv.bias {
@@ -263,6 +326,7 @@ impl<'a> Direct<'a> {
         }
         args.extend((0..self.conv.epilogue.extras.len()).map(|i| ArgDecl::read(format!("e{i}"), 4)));
         args.push(if self.partial_sums() { ArgDecl::read_write("y", 4) } else { ArgDecl::write("y", 4) });
+        args.push(ArgDecl::read("shape", 64));
         let name = format!(
             "{}__{}_{}x{}",
             self.conv.name(),
@@ -271,44 +335,50 @@ impl<'a> Direct<'a> {
             self.tile.pixels
         );
         let mut b = Builder::new(name, args);
-        let operands = Operands::of_args(&b, self.conv.bias, self.conv.epilogue.extras.len());
-        b.tasks(|b, task| self.task(b, &operands, task));
+        let extras = self.conv.epilogue.extras.len();
+        let operands = Operands::of_args(&b, self.conv.bias, extras);
+        let last = b.arg(3 + usize::from(self.conv.bias) + extras);
+        let shape = self.load_shape(&mut b, last);
+        b.tasks(|b, task| self.task(b, &operands, &shape, task));
         b.finish()
     }
 
-    fn task(&self, b: &mut Builder, operands: &Operands, task: Value) {
-        let groups = self.panel_groups() * self.conv.groups;
+    fn task(&self, b: &mut Builder, operands: &Operands, shape: &Shape, task: Value) {
+        let groups = b.mul_imm(shape.panel_groups, self.conv.groups as i64);
         let (image, group, chunk) = if self.panels_inner {
-            let (rest, group) = div_rem(b, task, groups);
-            let (image, chunk) = div_rem(b, rest, self.chunks());
+            let (rest, group) = div_rem_by(b, task, groups);
+            // One image leaves nothing to divide.
+            let (image, chunk) =
+                if self.conv.batch == 1 { (b.i64(0), rest) } else { div_rem_by(b, rest, shape.chunks) };
             (image, group, chunk)
         } else {
-            let (rest, chunk) = div_rem(b, task, self.chunks());
+            let (rest, chunk) = div_rem_by(b, task, shape.chunks);
             let (group, image) = div_rem(b, rest, self.conv.batch);
             (image, group, chunk)
         };
-        let (conv_group, panel_group) = div_rem(b, group, self.panel_groups());
+        let (conv_group, panel_group) =
+            if self.conv.groups == 1 { (b.i64(0), group) } else { div_rem_by(b, group, shape.panel_groups) };
         let kinds = self.kinds();
-        let channels = self.conv.groups * self.conv.outputs;
-        let stored = if self.conv.sink == Sink::Matrix { channels } else { nncc_ir::padded_channels(channels) };
-        let y = b.mul_imm(image, (stored * self.conv.output_plane()) as i64 * F32_BYTES);
-        let first_panel = self.first_panel(b, conv_group, panel_group);
+        let y = b.mul(image, shape.output_image);
+        let y = b.mul_imm(y, F32_BYTES);
+        let first_panel = self.first_panel(b, shape, conv_group, panel_group);
         let panel_offset = b.mul_imm(first_panel, self.output_panel() as i64 * F32_BYTES);
         let y = b.add(y, panel_offset);
         let at = TaskAt { image, conv_group, panel_group, chunk, y };
         match &kinds[..] {
-            [only] => self.panels(b, operands, only, &at),
+            [only] => self.panels(b, operands, shape, only, &at),
             [full, rest] => {
-                let bound = b.i64(rest.first as i64);
+                // The last group is the one that differs.
+                let bound = b.add_imm(shape.panel_groups, -1);
                 let is_full = b.icmp(IntCc::LtS, panel_group, bound);
                 b.if_(
                     is_full,
                     |b| {
-                        self.panels(b, operands, full, &at);
+                        self.panels(b, operands, shape, full, &at);
                         Vec::new()
                     },
                     |b| {
-                        self.panels(b, operands, rest, &at);
+                        self.panels(b, operands, shape, rest, &at);
                         Vec::new()
                     },
                 );
@@ -318,63 +388,83 @@ impl<'a> Direct<'a> {
     }
 
     /// The number of the first panel of a group of panels, counted over all groups of channels.
-    fn first_panel(&self, b: &mut Builder, conv_group: Value, panel_group: Value) -> Value {
-        let panels_a_group = panel_widths(self.conv.outputs).len();
+    fn first_panel(&self, b: &mut Builder, shape: &Shape, conv_group: Value, panel_group: Value) -> Value {
         let panel = b.mul_imm(panel_group, self.tile.panels as i64);
-        let before = b.mul_imm(conv_group, panels_a_group as i64);
+        let before = b.mul(conv_group, shape.panels);
         b.add(before, panel)
     }
 
     /// All rows of a task for one group of panels.
-    fn panels(&self, b: &mut Builder, operands: &Operands, kind: &PanelGroup, at: &TaskAt) {
-        let conv = &self.conv;
-        let panel_of_all = self.first_panel(b, at.conv_group, at.panel_group);
-
-        let k = conv.inputs * conv.taps();
-        let w = along(b, operands.w, panel_of_all, self.weight_panel() * 4);
-        let w = match conv.weights {
-            Weights::Panels => w,
-            Weights::Rows { image } => along(b, w, at.image, image * 4),
-        };
-        let input_image = match conv.source {
-            Source::Blocked => nncc_ir::padded_channels(conv.groups * conv.inputs) * conv.input_plane(),
-            Source::Planar => conv.groups * conv.inputs * conv.input_plane(),
-            Source::Matrix { image, .. } => image,
-        };
-        let x = along(b, operands.x, at.image, input_image * 4);
-        let x = b.ptr(x.at(0).idx(at.conv_group, conv.inputs * conv.input_plane() * 4));
+    fn panels(&self, b: &mut Builder, operands: &Operands, shape: &Shape, kind: &PanelGroup, at: &TaskAt) {
+        let panel_of_all = self.first_panel(b, shape, at.conv_group, at.panel_group);
+        let input_image = b.mul(at.image, shape.input_image);
+        let input_group = b.mul(at.conv_group, shape.input_group);
+        let input = b.add(input_image, input_group);
+        let x = b.ptr(operands.x.at(0).idx(input, 4));
         let bias = operands.bias.map(|bias| b.ptr(bias.at(0).idx(panel_of_all, BLOCK * 4)));
         let channel = b.mul_imm(panel_of_all, BLOCK as i64);
         let vectors = self.vectors(kind);
-        debug_assert!(matches!(conv.weights, Weights::Panels) || k == conv.inputs, "rows have one tap");
-        let w = self.classes(b, w, kind);
-        let group = Group { operands, vectors, x, w, y: at.y, bias, channel, image: at.image, kind };
+        let PanelWeights { pointers, distances } =
+            self.panel_weights(b, operands.w, shape, kind, [panel_of_all, at.image]);
+        let group =
+            Group { operands, vectors, x, w: pointers, distances, y: at.y, bias, channel, image: at.image, kind };
 
-        let lo = b.mul_imm(at.chunk, self.rows as i64);
-        let hi = b.add_imm(lo, self.rows as i64);
+        let lo = b.mul(at.chunk, shape.rows);
+        let hi = b.add(lo, shape.rows);
         let rows = b.i64(self.row_count() as i64);
         let hi = b.min_s(hi, rows);
-        let full_blocks = conv.inputs / BLOCK;
-        b.for_(0, self.passes(), 1, |b, pass| {
-            let (from, to) = if self.passes() == 1 {
-                (b.i64(0), b.i64(full_blocks as i64))
-            } else {
-                let from = b.mul_imm(pass, self.pass_blocks as i64);
-                let to = b.add_imm(from, self.pass_blocks as i64);
-                let all = b.i64(full_blocks as i64);
-                (from, b.min_s(to, all))
-            };
-            let pass = Pass { index: pass, from, to, last: self.passes() - 1 };
+        if !self.partial_sums() {
+            let pass = Pass { from: b.i64(0), to: shape.blocks, blocks: shape.blocks, place: None };
+            b.for_(lo, hi, 1, |b, row| self.row(b, &group, &pass, row));
+            return;
+        }
+        b.for_(0, shape.passes, 1, |b, index| {
+            let from = b.mul(index, shape.pass_blocks);
+            let to = b.add(from, shape.pass_blocks);
+            let to = b.min_s(to, shape.blocks);
+            let zero = b.i64(0);
+            let last = b.add_imm(shape.passes, -1);
+            let place = Some((b.icmp(IntCc::Eq, index, zero), b.icmp(IntCc::Eq, index, last)));
+            let pass = Pass { from, to, blocks: shape.blocks, place };
             b.for_(lo, hi, 1, |b, row| self.row(b, &group, &pass, row));
         });
     }
 
-    /// Elements of the weights from one panel to the next.
-    fn weight_panel(&self) -> usize {
-        match self.conv.weights {
-            Weights::Panels => self.conv.inputs * self.conv.taps() * BLOCK,
-            Weights::Rows { .. } => BLOCK,
+    /// The weights of a tile's panels. The full panels share a pointer, each with a distance of its own, so that a loop advances
+    /// one pointer for all; an edge panel, of other rows, has its own.
+    fn panel_weights(
+        &self,
+        b: &mut Builder,
+        w: Value,
+        shape: &Shape,
+        kind: &PanelGroup,
+        [first, image]: [Value; 2],
+    ) -> PanelWeights {
+        let base = match self.conv.weights {
+            Weights::Panels => w,
+            Weights::Rows { image: pitch } => along(b, w, image, pitch * 4),
+        };
+        // Each panel begins at a multiple of 64 bytes: a row of 16 numbers for each input channel and tap.
+        let rows = |b: &mut Builder, panels: Value| match self.conv.weights {
+            Weights::Panels => b.mul(panels, shape.weight_rows),
+            Weights::Rows { .. } => panels,
+        };
+        let full = kind.widths.iter().filter(|&&width| width == BLOCK).count();
+        let mut pointers = Vec::with_capacity(2);
+        for (panel, &width) in kind.widths.iter().enumerate().filter(|&(panel, _)| panel == 0 || panel == full) {
+            let number = b.add_imm(first, panel as i64);
+            let at = rows(b, number);
+            pointers.push((b.ptr(base.at(0).idx(at, BLOCK * 4)), width));
         }
+        let distances = (0..kind.widths.len()).map(|panel| {
+            (panel > 0 && panel < full).then(|| {
+                let panels = b.i64(panel as i64);
+                let distance = rows(b, panels);
+                b.mul_imm(distance, (BLOCK * 4) as i64)
+            })
+        });
+        let distances = distances.collect();
+        PanelWeights { pointers, distances }
     }
 
     /// Elements of the weights from one input channel to the next, in a panel of this width.
@@ -411,14 +501,13 @@ impl<'a> Direct<'a> {
             let whole = self.conv.sink == Sink::Blocked || edge == 0 || !is_last || panel + 1 < kind.widths.len();
             let columns = if whole { width } else { edge };
             for i in 0..columns.div_ceil(lanes) {
-                // Panels of one width follow each other; an edge panel has a base of its own.
-                let weight = if width == BLOCK { panel * self.weight_panel() } else { 0 };
                 vectors.push(Lanes {
                     ty: Type::of(Elem::F32, lanes),
                     count: lanes.min(columns - i * lanes),
+                    panel,
                     class: usize::from(width != BLOCK && kind.widths[0] == BLOCK),
                     width,
-                    weight: ((weight + i * lanes) * 4) as i64,
+                    weight: (i * lanes * 4) as i64,
                     output: ((panel * self.output_panel() + i * lanes) * 4) as i64,
                     channel: (panel * BLOCK + i * lanes) as i64,
                 });
@@ -427,68 +516,52 @@ impl<'a> Direct<'a> {
         vectors
     }
 
-    /// Pointers to the weights of the full panels and of the edge panel, with the widths.
-    fn classes(&self, b: &mut Builder, w: Value, kind: &PanelGroup) -> Vec<(Value, usize)> {
-        let full = kind.widths.iter().filter(|&&width| width == BLOCK).count();
-        let mut classes = Vec::new();
-        if full > 0 {
-            classes.push((w, BLOCK));
-        }
-        if let Some(&edge) = kind.widths.iter().find(|&&width| width != BLOCK) {
-            let base = b.ptr(w.at((full * self.weight_panel()) as i64 * F32_BYTES));
-            classes.push((base, edge));
-        }
-        classes
-    }
-
     fn row(&self, b: &mut Builder, group: &Group<'_>, pass: &Pass, row: Value) {
         let [depth, height, width] = &self.conv.axes;
         let (od, oh) = div_rem(b, row, height.outputs);
         let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
         // The pixel that tap (0, 0) of the row reads at column 0; may lie before the input.
-        let at = |b: &mut Builder, axis: &Axis, o: Value| {
-            let i = b.mul_imm(o, axis.stride as i64);
-            b.add_imm(i, axis.first)
-        };
-        let id = at(b, depth, od);
-        let ih = at(b, height, oh);
+        let id = depth.first_input(b, od);
+        let ih = height.first_input(b, oh);
         let plane_row = b.mul_imm(id, height.inputs as i64);
         let plane_row = b.add(plane_row, ih);
         let input = b.mul_imm(plane_row, width.inputs as i64);
-        let placed = |b: &mut Builder, axis: &Axis, o: Value| {
-            let i = b.mul_imm(o, axis.out_step as i64);
-            b.add_imm(i, axis.out_first as i64)
-        };
-        let pd = placed(b, depth, od);
-        let ph = placed(b, height, oh);
+        let pd = depth.place(b, od);
+        let ph = height.place(b, oh);
         let out_row = b.mul_imm(pd, height.out_extent as i64);
         let out_row = b.add(out_row, ph);
         let output = b.mul_imm(out_row, width.out_extent as i64);
-        for run in width.runs(group.kind.pixels) {
-            b.for_(0, run.count, 1, |b, i| {
-                let start = b.mul_imm(i, run.width as i64);
-                let start = b.add_imm(start, run.start as i64);
-                let column = b.mul_imm(start, width.stride as i64);
-                let column = b.add_imm(column, width.first);
+        let runs = width.runs(group.kind.pixels);
+        let inner = runs.iter().any(|run| run.is_whole(width.taps));
+        for runs in runs.chunk_by(|a, b| a.width == b.width) {
+            // Tiles of one width share all code but that of the products.
+            let (first, pixels) = (runs[0].start, runs[0].width);
+            let tiles: usize = runs.iter().map(|run| run.count).sum();
+            b.for_(0, tiles, 1, |b, index| {
+                let start = b.mul_imm(index, pixels as i64);
+                let start = b.add_imm(start, first as i64);
+                let column = width.first_input(b, start);
                 let input = b.add(input, column);
-                let out_column = b.mul_imm(start, width.out_step as i64);
-                let out_column = b.add_imm(out_column, width.out_first as i64);
+                let out_column = width.place(b, start);
                 let output = b.add(output, out_column);
-                self.tile(b, group, pass, &TileAt { run: &run, bounds, input, output });
+                self.tile(b, group, pass, &TileAt { runs, pixels, index, inner, bounds, input, output });
             });
         }
     }
 
     /// One tile: sums, then the epilogue.
     fn tile(&self, b: &mut Builder, group: &Group<'_>, pass: &Pass, at: &TileAt<'_>) {
-        let pixels = at.run.width;
+        let pixels = at.pixels;
         // Byte offsets of the tile in the output, one for each panel width.
-        let by_class = group.w.iter().map(|&(_, width)| {
-            let pixel = b.mul_imm(at.output, self.output_pitch(width) as i64 * F32_BYTES);
-            b.add(group.y, pixel)
-        });
-        let by_class: Vec<Value> = by_class.collect();
-        let offsets: Vec<Value> = group.vectors.iter().map(|v| by_class[v.class]).collect();
+        let mut by_width: Vec<(usize, Value)> = Vec::with_capacity(2);
+        for lanes in &group.vectors {
+            if by_width.iter().all(|&(width, _)| width != lanes.width) {
+                let pixel = b.mul_imm(at.output, self.output_pitch(lanes.width) as i64 * F32_BYTES);
+                by_width.push((lanes.width, b.add(group.y, pixel)));
+            }
+        }
+        let offset = |lanes: &Lanes| by_width.iter().find(|(width, _)| *width == lanes.width).map(|&(_, at)| at);
+        let offsets: Vec<Value> = group.vectors.iter().filter_map(offset).collect();
         let y = group.operands.y;
         let place = |v: usize, px: usize| {
             let lanes = &group.vectors[v];
@@ -505,32 +578,42 @@ impl<'a> Direct<'a> {
             }
             sums
         };
-        let sums = if pass.last == 0 {
-            start(b)
-        } else {
-            let zero = b.i64(0);
-            let first = b.icmp(IntCc::Eq, pass.index, zero);
-            b.if_(first, start, |b| {
-                let mut sums = Vec::new();
-                for (v, lanes) in group.vectors.iter().enumerate() {
-                    let load = |px| b.load_part(lanes.ty, y.at(place(v, px)).idx(offsets[v], 1), lanes.count);
-                    sums.extend((0..pixels).map(load));
-                }
-                sums
-            })
-        };
-        let sums = self.sums(b, group, pass, at, sums);
-        let finish = |b: &mut Builder| self.finish(b, group, &sums, pixels, &offsets, &place);
-        if pass.last == 0 {
-            finish(b);
+        let Some((is_first, is_last)) = pass.place else {
+            let sums = start(b);
+            let sums = self.run(b, group, pass, at, at.runs, &sums);
+            self.finish(b, group, &sums, pixels, &offsets, &place);
             return;
-        }
-        let last = b.i64(pass.last as i64);
-        let is_last = b.icmp(IntCc::Eq, pass.index, last);
+        };
+        let zeros: Vec<Value> = group.vectors.iter().flat_map(|v| std::iter::repeat_n(b.zero(v.ty), pixels)).collect();
+        let sums = self.run(b, group, pass, at, at.runs, &zeros);
+        // The adds take what was stored from memory, so that it needs no registers.
+        let added = |b: &mut Builder, before: &mut dyn FnMut(&mut Builder, usize, usize) -> Value| -> Vec<Value> {
+            let add = |(i, &sum): (usize, &Value)| {
+                let before = before(b, i / pixels, i % pixels);
+                b.add(sum, before)
+            };
+            sums.iter().enumerate().map(add).collect()
+        };
+        let sums = b.if_(
+            is_first,
+            |b| match group.bias {
+                Some(_) => {
+                    let bias = start(b);
+                    added(b, &mut |_, v, px| bias[v * pixels + px])
+                }
+                None => sums.clone(),
+            },
+            |b| {
+                added(b, &mut |b, v, px| {
+                    let lanes = &group.vectors[v];
+                    b.load_part(lanes.ty, y.at(place(v, px)).idx(offsets[v], 1), lanes.count)
+                })
+            },
+        );
         b.if_(
             is_last,
             |b| {
-                finish(b);
+                self.finish(b, group, &sums, pixels, &offsets, &place);
                 Vec::new()
             },
             |b| {
@@ -586,54 +669,74 @@ impl<'a> Direct<'a> {
         }
     }
 
+    /// Adds all products of the pass to the sums, by the code of the run that the tile belongs to.
+    fn run(
+        &self,
+        b: &mut Builder,
+        group: &Group<'_>,
+        pass: &Pass,
+        at: &TileAt<'_>,
+        runs: &[Run],
+        sums: &[Value],
+    ) -> Vec<Value> {
+        let (run, others) = match runs {
+            [] => return sums.to_vec(),
+            [only] => return self.sums(b, group, pass, at, only, sums),
+            [run, others @ ..] => (run, others),
+        };
+        let end = (run.start - at.runs[0].start) / run.width + run.count;
+        let end = b.i64(end as i64);
+        let here = b.icmp(IntCc::LtS, at.index, end);
+        b.if_(here, |b| self.sums(b, group, pass, at, run, sums), |b| self.run(b, group, pass, at, others, sums))
+    }
+
     /// Adds all products of the pass to the sums.
-    fn sums(&self, b: &mut Builder, group: &Group<'_>, pass: &Pass, at: &TileAt<'_>, sums: Vec<Value>) -> Vec<Value> {
-        let mut sums = sums;
-        let full_blocks = self.conv.inputs / BLOCK;
+    fn sums(
+        &self,
+        b: &mut Builder,
+        group: &Group<'_>,
+        pass: &Pass,
+        at: &TileAt<'_>,
+        run: &Run,
+        sums: &[Value],
+    ) -> Vec<Value> {
+        let mut sums = sums.to_vec();
         for segment in &self.segments {
             let is_edge = segment.channels < BLOCK;
-            if !is_edge {
-                sums = b.loop_(pass.from, pass.to, 1, &sums, |b, block, sums| {
-                    self.block(b, group, at, segment, block, block, sums)
-                });
-                continue;
-            }
-            let edge = |b: &mut Builder, sums: &[Value]| {
-                let (block, zero) = (b.i64(full_blocks as i64), b.i64(0));
-                self.block(b, group, at, segment, zero, block, sums)
+            sums = match pass.place {
+                _ if !is_edge => b.loop_(pass.from, pass.to, 1, &sums, |b, block, sums| {
+                    self.block(b, group, at, run, segment, block, sums)
+                }),
+                None => self.block(b, group, at, run, segment, pass.blocks, &sums),
+                Some((_, is_last)) => {
+                    b.if_(is_last, |b| self.block(b, group, at, run, segment, pass.blocks, &sums), |_| sums.clone())
+                }
             };
-            if pass.last == 0 {
-                sums = edge(b, &sums);
-            } else {
-                let last = b.i64(pass.last as i64);
-                let is_last = b.icmp(IntCc::Eq, pass.index, last);
-                sums = b.if_(is_last, |b| edge(b, &sums), |_| sums.clone());
-            }
         }
         sums
     }
 
-    /// One block of input channels: `block` counts inside of the segment, `packed` in the weights.
-    #[expect(clippy::too_many_arguments, reason = "the two block counts differ for the edge segment only")]
+    /// One block of input channels.
+    #[expect(clippy::too_many_arguments, reason = "the middle of a nest of seven loops")]
     fn block(
         &self,
         b: &mut Builder,
         group: &Group<'_>,
         at: &TileAt<'_>,
+        run: &Run,
         segment: &Segment,
         block: Value,
-        packed: Value,
         sums: &[Value],
     ) -> Vec<Value> {
         let [depth, height, width] = &self.conv.axes;
         let bytes = |elems: usize| elems * 4;
-        let x = b.ptr(group.x.at(bytes(segment.start) as i64).idx(block, bytes(segment.block_pitch)));
+        let x = b.ptr(group.x.at(0).idx(block, bytes(segment.block_pitch)));
         let x = b.ptr(x.at(0).idx(at.input, bytes(segment.pixel_pitch)));
         // Weights of all blocks before have 16 channels.
         let w: Vec<Value> = group
             .w
             .iter()
-            .map(|&(base, width)| along(b, base, packed, bytes(BLOCK * self.conv.taps() * self.weight_pitch(width))))
+            .map(|&(base, width)| along(b, base, block, bytes(BLOCK * self.conv.taps() * self.weight_pitch(width))))
             .collect();
         let widths: Vec<usize> = group.w.iter().map(|&(_, width)| width).collect();
         let advance = |b: &mut Builder, w: &[Value], tap: Value, taps: usize| -> Vec<Value> {
@@ -649,8 +752,9 @@ impl<'a> Direct<'a> {
                 let x = b.ptr(x.at(0).idx(kh, bytes(height.dilation * width.inputs * segment.pixel_pitch)));
                 let w = advance(b, &w, kh, width.taps);
                 let mut sums = sums.to_vec();
-                for taps in &at.run.taps {
-                    sums = self.taps(b, group, segment, at.run.width, taps, x, &w, sums);
+                let full = !at.inner || run.is_whole(width.taps);
+                for taps in &run.taps {
+                    sums = self.taps(b, group, segment, (at.pixels, full), taps, x, &w, sums);
                 }
                 sums
             })
@@ -664,7 +768,7 @@ impl<'a> Direct<'a> {
         b: &mut Builder,
         group: &Group<'_>,
         segment: &Segment,
-        tile: usize,
+        (tile, full): (usize, bool),
         taps: &TapGroup,
         x: Value,
         w: &[Value],
@@ -678,9 +782,9 @@ impl<'a> Direct<'a> {
                 b.ptr(w.at(0).idx(tap, segment.channels * self.weight_pitch(width) * 4))
             };
             let w: Vec<Value> = w.iter().zip(&group.w).map(each).collect();
-            self.channels(b, group, segment, tile, &pixels, x, w, sums.to_vec())
+            self.channels(b, group, segment, (tile, full), &pixels, x, w, sums.to_vec())
         };
-        if self.taps_unrolled(taps, segment.channels, pixels.len()) {
+        if full && self.taps_unrolled(taps, segment.channels, pixels.len()) || taps.taps.len() == 1 {
             let mut sums = sums;
             for tap in taps.taps.clone() {
                 let tap = b.i64(tap as i64);
@@ -698,13 +802,17 @@ impl<'a> Direct<'a> {
         b: &mut Builder,
         group: &Group<'_>,
         segment: &Segment,
-        tile: usize,
+        (tile, full): (usize, bool),
         pixels: &Range<usize>,
         x: Value,
         w: Vec<Value>,
         sums: Vec<Value>,
     ) -> Vec<Value> {
-        let unroll = self.channel_unroll(segment.channels, pixels.len());
+        // At the border of a row one step is enough: what the loop costs hides behind the multiply-adds of a wide core.
+        let unroll = match full {
+            true => self.channel_unroll(segment.channels, pixels.len()),
+            false => self.channel_unit(segment.channels),
+        };
         let pitch = segment.channel_pitch * 4;
         let inner = Inner { group, segment, tile, pixels };
         if unroll == segment.channels {
@@ -744,6 +852,10 @@ impl<'a> Direct<'a> {
         let weight = |b: &mut Builder, v: usize, channel: usize| {
             let lanes = &vectors[v];
             let at = w[lanes.class].at(lanes.weight + (channel * self.weight_pitch(lanes.width)) as i64 * F32_BYTES);
+            let at = match inner.group.distances[lanes.panel] {
+                Some(distance) => at.idx(distance, 1),
+                None => at,
+            };
             match self.conv.weights {
                 Weights::Panels => b.load(lanes.ty, at),
                 Weights::Rows { .. } => b.load_part(lanes.ty, at, lanes.count),
@@ -847,6 +959,54 @@ impl Operands {
     }
 }
 
+/// Channel counts and what follows from them: what a kernel reads instead of having it as constants.
+struct Shape {
+    /// Tasks' groups of panels in one group of channels.
+    panel_groups: Value,
+    /// Panels of one group of channels.
+    panels: Value,
+    /// Chunks of rows.
+    chunks: Value,
+    /// Rows of a chunk.
+    rows: Value,
+    /// Full blocks of input channels.
+    blocks: Value,
+    /// Of these, those of one pass.
+    pass_blocks: Value,
+    passes: Value,
+    /// Rows of 16 weights of one panel.
+    weight_rows: Value,
+    /// Elements of the input from one image to the next.
+    input_image: Value,
+    /// Elements of the input from one group of channels to the next.
+    input_group: Value,
+    /// Elements of the output from one image to the next.
+    output_image: Value,
+}
+
+impl Shape {
+    const NUMBERS: usize = 11;
+
+    /// From the numbers in the order of the fields.
+    fn new(numbers: [Value; Shape::NUMBERS]) -> Shape {
+        let [panel_groups, panels, chunks, rows, blocks, pass_blocks, passes, weight_rows, ..] = numbers;
+        let [.., input_image, input_group, output_image] = numbers;
+        Shape {
+            panel_groups,
+            panels,
+            chunks,
+            rows,
+            blocks,
+            pass_blocks,
+            passes,
+            weight_rows,
+            input_image,
+            input_group,
+            output_image,
+        }
+    }
+}
+
 /// What a task is.
 struct TaskAt {
     image: Value,
@@ -863,11 +1023,13 @@ struct Lanes {
     ty: Type,
     /// Lanes that exist in memory.
     count: usize,
+    /// Which panel of the tile.
+    panel: usize,
     /// Which weight pointer.
     class: usize,
     /// Channels of its panel.
     width: usize,
-    /// Bytes from the weight pointer.
+    /// Bytes from the panel's weights.
     weight: i64,
     /// Bytes from the output's panel base.
     output: i64,
@@ -882,6 +1044,8 @@ struct Group<'k> {
     x: Value,
     /// Weight pointers, one for each panel width, and that width.
     w: Vec<(Value, usize)>,
+    /// Bytes from the pointer to the weights of each panel, but for the pointer's own.
+    distances: Vec<Option<Value>>,
     /// Bytes from the output's base.
     y: Value,
     bias: Option<Value>,
@@ -890,17 +1054,32 @@ struct Group<'k> {
     kind: &'k PanelGroup,
 }
 
+/// Where the weights of a tile's panels lie: as in [`Group`].
+struct PanelWeights {
+    pointers: Vec<(Value, usize)>,
+    distances: Vec<Option<Value>>,
+}
+
 /// Which channel blocks are summed now.
 struct Pass {
-    index: Value,
     from: Value,
     to: Value,
-    last: usize,
+    /// All full blocks; the edge block comes behind them, in the last pass.
+    blocks: Value,
+    /// Where there are several passes: is it the first, is it the last?
+    place: Option<(Value, Value)>,
 }
 
 /// One tile of a row.
 struct TileAt<'r> {
-    run: &'r Run,
+    /// The runs of tiles as wide as this one.
+    runs: &'r [Run],
+    /// Pixels of a tile.
+    pixels: usize,
+    /// Which of the tiles of these runs.
+    index: Value,
+    /// Has the row tiles of which no tap reaches padding?
+    inner: bool,
     /// Valid taps of depth and height.
     bounds: [(Index, Index); 2],
     /// The pixel that tap 0 of pixel 0 reads.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`direct`] | everything with whole channel blocks a group: dense, strided, dilated, pointwise, phases of a transpose; matrix products |
 //! | [`winograd`] | 3x3 with stride 1 and many channels, where its error permits |
-//! | [`depthwise`] | one channel a group, one filter each, on blocked values |
+//! | [`depthwise`] | 1, 2, 4 or 8 channels a group, as many in as out, on blocked values |
 //! | [`generic`] | the rest, one element at a time: other dtypes, odd groups, row-major results, any number of axes |
 //!
 //! The register tile of the direct template is chosen in [`tile`].
@@ -12,6 +12,8 @@
 pub mod depthwise;
 pub mod direct;
 pub mod generic;
+#[cfg(test)]
+mod quality;
 pub mod tile;
 pub mod winograd;
 
@@ -140,8 +142,6 @@ pub(crate) struct Segment {
     pub blocks: usize,
     /// Real channels of each.
     pub channels: usize,
-    /// Elements from the image's base to the first block.
-    pub start: usize,
     /// Elements from one block to the next.
     pub block_pitch: usize,
     /// Elements from one pixel to the next.
@@ -158,15 +158,8 @@ pub(crate) fn segments(channels: usize, plane: usize, source: Source) -> Vec<Seg
         Source::Planar => (1, 1, plane, BLOCK * plane),
         Source::Matrix { row, column, .. } => (row, row, column, BLOCK * column),
     };
-    let full = Segment { blocks, channels: BLOCK, start: 0, block_pitch, pixel_pitch: full_pitch, channel_pitch };
-    let edge = Segment {
-        blocks: 1,
-        channels: rest,
-        start: blocks * block_pitch,
-        block_pitch,
-        pixel_pitch: edge_pitch,
-        channel_pitch,
-    };
+    let full = Segment { blocks, channels: BLOCK, block_pitch, pixel_pitch: full_pitch, channel_pitch };
+    let edge = Segment { blocks: 1, channels: rest, block_pitch, pixel_pitch: edge_pitch, channel_pitch };
     [full, edge].into_iter().filter(|s| s.blocks * s.channels > 0).collect()
 }
 

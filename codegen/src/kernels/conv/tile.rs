@@ -21,8 +21,8 @@
 //! ```
 //!
 //! Between tiles that are bound by the multiply-adds alike, loads decide (one weighs a sixteenth of a half cycle: what misses
-//! L1 is a load); a tile that leaves no register free or panels over pays a thirty-second, for the moves or the second copy of
-//! the code. A test pins that rows of 7 to 112 pixels run at the rate of the multiply-adds.
+//! L1 is a load); a tile that leaves no register free pays a thirty-second, for the moves, and one that leaves panels over a
+//! sixteenth, for the second copy of the code. A test pins that rows of 7 to 112 pixels run at the rate of the multiply-adds.
 
 use super::super::window::balanced;
 use crate::kir::Elem;
@@ -90,9 +90,8 @@ pub fn choose(target: &Target, splat: Splat, panels: usize, row: usize) -> Tile 
             let row_time: usize = balanced(row.max(1), q).map(|q| time(target, splat, vectors, q)).sum();
             // Per panel, in units that a division by 1 to 4 and by 32 leaves whole.
             let per_panel = row_time * (12 / p) * 32;
-            let penalty = per_panel / 32;
-            let tight = usize::from(registers == budget) + usize::from(!panels.is_multiple_of(p));
-            let key = per_panel + penalty * tight;
+            let thirty_seconds = usize::from(registers == budget) + 2 * usize::from(!panels.is_multiple_of(p));
+            let key = per_panel + per_panel / 32 * thirty_seconds;
             if key < best.0 {
                 best = (key, Tile { panels: p, pixels: q });
             }

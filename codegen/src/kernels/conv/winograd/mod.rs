@@ -234,9 +234,14 @@ impl<'a> Winograd<'a> {
         (b.finish(), self.conv.batch * channel_blocks * chunks)
     }
 
-    /// The second stage and its tasks: M from V. Operands: V, w, M.
+    /// The second stage and its tasks: M from V. Operands: V, w, M, [`product_shape`](Self::product_shape).
     pub fn product_kernel(&self) -> (Kernel, usize) {
         (self.product.kernel(), self.product.tasks())
+    }
+
+    /// The last operand of the second stage: [`Direct::shape`].
+    pub fn product_shape(&self) -> Vec<u8> {
+        self.product.shape()
     }
 
     /// The third stage and its tasks: y from M. Operands: M, bias (if there is one), the epilogue's extras, y.
