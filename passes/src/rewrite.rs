@@ -59,7 +59,11 @@ pub struct Refusal {
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({}) at \"{}\": refused: {}", self.pass, self.rule, self.at, self.why)
+        f.write_str(self.pass)?;
+        if self.rule != self.pass {
+            write!(f, " ({})", self.rule)?;
+        }
+        write!(f, " at \"{}\": refused: {}", self.at, self.why)
     }
 }
 

@@ -9,7 +9,7 @@
 //! graph a(...) { ... }
 //! ---- after
 //! graph a(...) { ... }                     what the passes make of it
-//! ; fuse (fuse) at "c": refused: ...       what they refused
+//! ; fuse at "c": refused: ...              what they refused
 //! ==== another case
 //! ...
 //! ```
