@@ -2,6 +2,7 @@
 //! layouts, and shapes that make several tasks.
 
 use crate::testing::{self, Tolerance, check};
+use nncc_ir::eval::{Precision, evaluate};
 use nncc_ir::ops::concat::{Concat, Split};
 use nncc_ir::ops::pad::{Pad, PadMode};
 use nncc_ir::ops::reshape::{Identity, Reshape};
@@ -134,6 +135,65 @@ proptest! {
         }
         let pixels = vec![dims[0], dims[1], dims[2..].iter().product(), 1];
         check_single(Reshape { shape: known(&pixels) }, &[(x, from)], to);
+    }
+}
+
+/// Every number type in both directions along any axis, with ties, both zeros, infinities and NaN; lengths around the powers
+/// of two at which another merge is needed.
+#[test]
+fn the_first_of_sorted_lines() {
+    use nncc_ir::ops::top_k::TopK;
+    let mut seed = 0;
+    for dtype in DType::ALL.into_iter().filter(|t| *t != DType::Bool) {
+        for (dims, axis) in [(vec![1], 0), (vec![3, 17], 1), (vec![2, 5, 3], 1), (vec![16, 2], 0), (vec![2, 33], 1)] {
+            seed += 1;
+            let mut x = random::tensor(dtype, &dims, seed);
+            if dtype.is_float() {
+                let odd = [f64::NAN, f64::NEG_INFINITY, -0.0, f64::INFINITY, 0.0];
+                let v = x.to_f64();
+                let mixed = v.iter().enumerate().map(|(i, v)| if i % 3 == 1 { odd[i / 3 % odd.len()] } else { *v });
+                x = Tensor::from_f64(dtype, &dims, &mixed.collect::<Vec<f64>>());
+            }
+            let k = Dim::from(dims[axis].div_ceil(2));
+            let op = TopK { axis, k, largest: seed % 2 == 0, sorted: true };
+            check_single(op, &[(x, Layout::RowMajor)], Layout::RowMajor);
+        }
+    }
+}
+
+/// Indices that no caller should give: the nearest element is meant, and nothing outside of an operand is touched.
+#[test]
+fn indices_out_of_range_take_the_nearest_element() {
+    use nncc_ir::ops::gather::{Gather, GatherElements, GatherNd};
+    use nncc_ir::ops::scatter::{ScatterElements, ScatterNd, ScatterReduction::Add};
+    // Each index into an axis of 5 with the one that it stands for.
+    let wild = [(5, 4), (-6, 0), (i64::MAX, 4), (i64::MIN, 0), (-5, 0), (4, 4), (1 << 32, 4), (-(1 << 31), 0)];
+    let (x, updates) = (testing::tensor(1, &[5, 3]), testing::tensor(2, &[8, 3]));
+    let indices = |dtype, pick: fn(&(i64, i64)) -> i64, width: usize| {
+        let narrow = |i: i64| if dtype == DType::I32 { i.clamp(i32::MIN.into(), i32::MAX.into()) } else { i };
+        let v: Vec<i64> = wild.iter().flat_map(|w| vec![narrow(pick(w)); width]).collect();
+        Tensor::from_i64(dtype, &[8, width], &v)
+    };
+    let cases: [(Op, usize, bool); 5] = [
+        (Gather { axis: 0 }.into(), 1, false),
+        (GatherElements { axis: 0 }.into(), 3, false),
+        (GatherNd { batch_dims: 0 }.into(), 1, false),
+        (ScatterElements { axis: 0, reduction: Add }.into(), 3, true),
+        (ScatterNd { reduction: Add }.into(), 1, true),
+    ];
+    for (op, width, scatters) in cases {
+        for dtype in [DType::I64, DType::I32] {
+            let operands = |pick| {
+                let mut all = vec![x.clone(), indices(dtype, pick, width)];
+                all.extend(scatters.then(|| updates.clone()));
+                all
+            };
+            let (given, meant) = (operands(|w| w.0), operands(|w| w.1));
+            let row_major: Vec<_> = given.iter().map(|t| (t.clone(), Layout::RowMajor)).collect();
+            let graph = single(op.clone(), &row_major, Layout::RowMajor);
+            let want = evaluate(&graph, &meant, Precision::Native).expect("the reference evaluates");
+            testing::check_against(&graph, &given, &want);
+        }
     }
 }
 
