@@ -531,6 +531,16 @@ def opset1_global_lp_pool_and_reduce():
     return model_of(nodes, [info("x", x)], [info("y", [2, 1, 1, 1])], opset=1), [x], [y]
 
 
+# --- operands of different types ---------------------------------------------------------------------------------------
+
+
+@case
+def opset15_integer_to_a_float_power():
+    """The result is an integer, and exact where the power is: 9^3 is 729, 27^(1/3) rounded to f32 lies above 3."""
+    x, p = np.array([9, 27, -7, 1000, 2, 10, 0, 5], np.int32), np.array([3, 1 / 3, 3, 3, 0.5, 9, 0, -1], np.float32)
+    return one_node("Pow", x, np.power(x.astype(np.float64), p.astype(np.float64)).astype(np.int32), {"p": p})
+
+
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)

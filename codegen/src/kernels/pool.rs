@@ -20,6 +20,7 @@ use super::isa_name;
 use super::pointwise::elem_of;
 use super::window::{Axis, Run, TapGroup, div_rem};
 use crate::kir::{ArgDecl, Builder, Elem, FloatCc, I64, Index, IntCc, Kernel, Type, Value};
+use crate::math;
 use crate::target::Target;
 use nncc_ir::{BLOCK, DType, Layout, padded_channels};
 
@@ -30,8 +31,9 @@ pub enum Kind {
     Max,
     /// The mean with this divisor, or with those of a table.
     Mean(Option<f64>),
-    /// The root of the sum of powers, of the order `2^k`: `k` squarings and roots.
-    Norm(u32),
+    /// The root of the sum of powers, of this order, which is at least 1. The root of an order that is a power of two is
+    /// square roots, that of any other the power function: much code, which is for [`Generic`] alone.
+    Norm(usize),
 }
 
 impl Kind {
@@ -48,11 +50,8 @@ impl Kind {
         match self {
             Kind::Max => b.fmax(acc, x),
             Kind::Mean(_) => b.add(acc, x),
-            Kind::Norm(squarings) => {
-                let mut power = b.abs(x);
-                for _ in 0..squarings {
-                    power = b.mul(power, power);
-                }
+            Kind::Norm(order) => {
+                let power = magnitude_to(b, x, order);
                 b.add(acc, power)
             }
         }
@@ -70,7 +69,13 @@ impl Kind {
                 let divisor = b.load_splat(ty, at);
                 b.div(acc, divisor)
             }
-            (Kind::Norm(roots), _) => (0..roots).fold(acc, |acc, _| b.sqrt(acc)),
+            (Kind::Norm(order), _) if order.is_power_of_two() => {
+                (0..order.trailing_zeros()).fold(acc, |acc, _| b.sqrt(acc))
+            }
+            (Kind::Norm(order), _) => {
+                let exponent = b.float(ty, 1.0 / order as f64);
+                math::pow(b, acc, exponent)
+            }
             _ => acc,
         }
     }
@@ -82,6 +87,19 @@ impl Kind {
             Kind::Norm(_) => "lp_pool",
         }
     }
+}
+
+/// `|x|^order` for an order of at least 1, by repeated squaring.
+fn magnitude_to(b: &mut Builder, x: Value, order: usize) -> Value {
+    let mut square = b.abs(x);
+    let mut power = (order % 2 == 1).then_some(square);
+    for bit in 1..=order.ilog2() {
+        square = b.mul(square, square);
+        if order >> bit & 1 == 1 {
+            power = Some(power.map_or(square, |power| b.mul(power, square)));
+        }
+    }
+    power.unwrap_or(square)
 }
 
 /// A pooling of f32 in channel blocks.

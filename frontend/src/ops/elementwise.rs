@@ -116,14 +116,30 @@ fn compare(n: &mut NodeCx<'_>, function: CompareFn) -> Imported {
     Ok(vec![n.compare(function, &a, &b)?])
 }
 
-/// The power has the type of the base. Of mixed operands, a fractional exponent of an integer is computed in f64.
+/// The power has the type of the base. An integer to the power of a float is computed in f64 and truncated, as numpy does.
 fn pow(n: &mut NodeCx<'_>) -> Imported {
     let (a, b) = aligned(n)?;
     let (base, exponent) = (n.dtype(&a), n.dtype(&b));
-    let within = if exponent.is_float() && !base.is_float() { DType::F64 } else { base };
+    let mixed = exponent.is_float() && !base.is_float();
+    let within = if mixed { DType::F64 } else { base };
     let (a, b) = (n.cast(&a, within)?, n.cast(&b, within)?);
-    let y = n.binary(BinaryFn::Pow, &a, &b)?;
+    let mut y = n.binary(BinaryFn::Pow, &a, &b)?;
+    if mixed {
+        y = whole_if_near(n, &y)?;
+    }
     Ok(vec![n.cast(&y, base)?])
+}
+
+/// The nearest whole number where that is within the error of a power, 4 ulp: 9^3 is 729, also where the power function says
+/// 728.9999999999999, which truncation would make 728.
+fn whole_if_near(n: &mut NodeCx<'_>, y: &Val) -> Result<Val, Stop> {
+    let whole = n.unary(UnaryFn::Round, y)?;
+    let distance = n.binary(BinaryFn::Sub, y, &whole)?;
+    let distance = n.unary(UnaryFn::Abs, &distance)?;
+    let size = n.unary(UnaryFn::Abs, y)?;
+    let error = n.binary_const(BinaryFn::Mul, &size, 4.0 * f64::EPSILON)?;
+    let near = n.compare(CompareFn::Le, &distance, &error)?;
+    n.select(&near, &whole, y)
 }
 
 fn modulo(n: &mut NodeCx<'_>) -> Imported {
