@@ -1,4 +1,4 @@
-//! Walks along one axis: running sums, and the position of an extreme.
+//! Walks along one axis: running sums and products, and the position of an extreme.
 //!
 //! ```text
 //! x: [outer, n, inner]     cum_sum      y[o, i, j] = x[o, 0, j] + .. + x[o, i, j]          same shape
@@ -61,31 +61,53 @@ fn vectors(columns: usize, lanes: usize) -> Vec<(usize, usize)> {
     (0..columns).step_by(lanes).map(|from| (from, lanes.min(columns - from))).collect()
 }
 
-/// Running sums: the kernel and its number of tasks. `exclusive` leaves an element out of its own sum, `reverse` starts at
-/// the end.
-pub fn cum_sum(target: &Target, dtype: DType, e: Extents, exclusive: bool, reverse: bool) -> (Kernel, usize) {
+/// What a running total is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// `+`, from 0.
+    Sum,
+    /// `*`, from 1.
+    Product,
+}
+
+/// Running totals: the kernel and its number of tasks. `exclusive` leaves an element out of its own total, `reverse` starts
+/// at the end.
+pub fn running(
+    target: &Target,
+    dtype: DType,
+    join: Join,
+    e: Extents,
+    exclusive: bool,
+    reverse: bool,
+) -> (Kernel, usize) {
     let elem = elem_of(dtype);
     let (bytes, lanes) = (elem.bytes(), target.lanes(elem).min(e.inner.next_power_of_two()));
     let args = vec![ArgDecl::read("x", bytes as u32), ArgDecl::write("y", bytes as u32)];
-    let mut b = Builder::new(format!("{dtype}_cum_sum"), args);
+    let name = if join == Join::Sum { "cum_sum" } else { "cum_prod" };
+    let mut b = Builder::new(format!("{dtype}_{name}"), args);
     let ty = Type::of(elem, lanes);
     let tasks = blocks(&mut b, e, lanes, |b, o, column, columns| {
         let pointers = [b.arg(0), b.arg(1)].map(|p| {
             let p = moved(b, p, o, e.n * e.inner * bytes);
             moved(b, p, column, bytes)
         });
-        let (parts, zero) = (vectors(columns, lanes), b.zero(ty));
-        b.loop_(0, e.n, 1, &vec![zero; parts.len()], |b, i, sums| {
+        let parts = vectors(columns, lanes);
+        let start = match join {
+            Join::Sum => b.zero(ty),
+            Join::Product if elem.is_float() => b.float(ty, 1.0),
+            Join::Product => b.int(ty, 1),
+        };
+        b.loop_(0, e.n, 1, &vec![start; parts.len()], |b, i, totals| {
             let last = b.i64(e.n as i64 - 1);
             let i = if reverse { b.sub(last, i) } else { i };
             let [x, y] = pointers.map(|p| moved(b, p, i, e.inner * bytes));
             let mut next = Vec::new();
-            for (&(from, count), &before) in parts.iter().zip(sums) {
+            for (&(from, count), &before) in parts.iter().zip(totals) {
                 let disp = (from * bytes) as i64;
                 let v = b.load_part(ty, x.at(disp), count);
-                let sum = b.add(before, v);
-                b.store_part(y.at(disp), if exclusive { before } else { sum }, count);
-                next.push(sum);
+                let total = if join == Join::Sum { b.add(before, v) } else { b.mul(before, v) };
+                b.store_part(y.at(disp), if exclusive { before } else { total }, count);
+                next.push(total);
             }
             next
         });

@@ -217,6 +217,7 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::Reduce(op) => reduce::lower(op, cx),
         Op::ArgReduce(op) => scan::lower_arg(op, cx),
         Op::CumSum(op) => scan::lower_cum_sum(op, cx),
+        Op::CumProd(op) => scan::lower_cum_prod(op, cx),
         Op::Hardmax(op) => scan::lower_hardmax(op, cx),
         Op::Resize(op) => resize::lower(op, cx),
         Op::Einsum(op) => einsum::lower(op, cx),

@@ -1,11 +1,11 @@
-//! `CumSum`, `ArgReduce` and `Hardmax`: walks along one axis.
+//! `CumSum`, `CumProd`, `ArgReduce` and `Hardmax`: walks along one axis.
 //!
 //! Hardmax is the position of the maximum, and a map that compares positions with it.
 
-use crate::kernels::scan::{self, Extents};
+use crate::kernels::scan::{self, Extents, Join};
 use crate::lower::elementwise::lower_map;
 use crate::lower::{Call, LowerCx, LowerError, Operand};
-use nncc_ir::ops::cum_sum::CumSum;
+use nncc_ir::ops::cum_sum::{CumProd, CumSum};
 use nncc_ir::ops::reduce::ArgReduce;
 use nncc_ir::ops::softmax::Hardmax;
 use nncc_ir::pointwise::CompareFn;
@@ -26,9 +26,27 @@ fn extents(x: &Operand, axis: usize, cx: &LowerCx<'_, '_>) -> Result<Option<Exte
 /// # Errors
 /// A blocked operand.
 pub fn lower_cum_sum(op: &CumSum, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    running(Join::Sum, op.axis, op.exclusive, op.reverse, cx)
+}
+
+/// Lowers running products.
+///
+/// # Errors
+/// A blocked operand.
+pub fn lower_cum_prod(op: &CumProd, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    running(Join::Product, op.axis, op.exclusive, op.reverse, cx)
+}
+
+fn running(
+    join: Join,
+    axis: usize,
+    exclusive: bool,
+    reverse: bool,
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<(), LowerError> {
     let (x, y) = (cx.input(0)?, cx.output(0));
-    let Some(e) = extents(&x, op.axis, cx)? else { return Ok(()) };
-    let (kernel, tasks) = scan::cum_sum(cx.target(), x.dtype, e, op.exclusive, op.reverse);
+    let Some(e) = extents(&x, axis, cx)? else { return Ok(()) };
+    let (kernel, tasks) = scan::running(cx.target(), x.dtype, join, e, exclusive, reverse);
     let (kernel, args) = (cx.kernel(kernel), [cx.arg(&x)?, cx.arg(&y)?]);
     cx.step(Call::new(kernel, &args, tasks));
     Ok(())
@@ -97,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn running_sums() {
+    fn running_sums_and_products() {
         for dims in DIMS {
             for axis in 0..dims.len() {
                 for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -105,6 +123,13 @@ mod tests {
                     run(op.clone(), &tensor(1, dims), &Tolerance::Relative { rel: 1e-6, abs: 1e-5 });
                     let ints: Vec<i64> = (0..dims.iter().product::<usize>() as i64).map(|i| i * 31 % 97).collect();
                     run(op, &Tensor::from_i64(DType::I8, dims, &ints), &Tolerance::Exact);
+                    let op = CumProd { axis, exclusive, reverse };
+                    // Numbers around 1: each of at most 70 products rounds once.
+                    let near: Vec<f32> = ints.iter().map(|&i| 0.75 + i as f32 / 192.0).collect();
+                    run(op.clone(), &Tensor::f32(dims, near), &Tolerance::Relative { rel: 70.0 * 1.2e-7, abs: 1e-30 });
+                    for dtype in [DType::I8, DType::U32, DType::I64] {
+                        run(op.clone(), &Tensor::from_i64(dtype, dims, &ints), &Tolerance::Exact);
+                    }
                 }
             }
         }

@@ -45,9 +45,7 @@ pub(super) const REASONS: &[(&str, &[&str])] = &[
         "not supported yet",
         &[
             "BitCast",
-            "CausalConvWithState",
             "Col2Im",
-            "CumProd",
             "DFT",
             "DeformConv",
             "Det",
@@ -56,10 +54,8 @@ pub(super) const REASONS: &[(&str, &[&str])] = &[
             "MaxRoiPool",
             "MaxUnpool",
             "MelWeightMatrix",
-            "ReverseSequence",
             "RoiAlign",
             "STFT",
-            "TensorScatter",
         ],
     ),
 ];

@@ -6,13 +6,20 @@ use crate::build::Stop;
 use crate::node::{Imported, NodeCx};
 use crate::value::Val;
 use nncc_ir::DType;
-use nncc_ir::ops::cum_sum::CumSum;
+use nncc_ir::ops::cum_sum::{CumProd, CumSum};
 use nncc_ir::ops::reduce::{ArgReduce, Reduce, ReduceKind};
 
 pub(super) const OPS: &[Entry] = &[
     Entry::new("ArgMax", &[1, 11, 12, 13], |n| arg(n, true)),
     Entry::new("ArgMin", &[1, 11, 12, 13], |n| arg(n, false)),
-    Entry::new("CumSum", &[11, 14], cum_sum),
+    Entry::new("CumProd", &[26], |n| {
+        let (x, axis, exclusive, reverse) = running(n)?;
+        Ok(vec![n.emit(CumProd { axis, exclusive, reverse }, &[&x])?])
+    }),
+    Entry::new("CumSum", &[11, 14], |n| {
+        let (x, axis, exclusive, reverse) = running(n)?;
+        Ok(vec![n.emit(CumSum { axis, exclusive, reverse }, &[&x])?])
+    }),
     Entry::new("ReduceL1", &[1, 11, 13, 18], |n| reduce(n, ReduceKind::L1)),
     Entry::new("ReduceL2", &[1, 11, 13, 18], |n| reduce(n, ReduceKind::L2)),
     Entry::new("ReduceLogSum", &[1, 11, 13, 18, 28], |n| reduce(n, ReduceKind::LogSum)),
@@ -59,12 +66,13 @@ fn arg(n: &mut NodeCx<'_>, max: bool) -> Imported {
     Ok(vec![n.emit(ArgReduce { max, axis, keepdims, select_last }, &[&x])?])
 }
 
-fn cum_sum(n: &mut NodeCx<'_>) -> Imported {
+/// The operand, the axis, `exclusive` and `reverse` of a running total.
+fn running(n: &NodeCx<'_>) -> Result<(Val, usize, bool, bool), Stop> {
     let (x, axis): (Val, Val) = (n.operand(0, "x")?, n.operand(1, "axis")?);
     if !matches!(n.dtype(&axis), DType::I32 | DType::I64) {
         return n.invalid(format!("the operand `axis` is {}, not i32 or i64", n.dtype(&axis)));
     }
     let axis = n.axis(n.known_i64(&axis, "axis")?, n.rank(&x))?;
     let (exclusive, reverse) = (n.flag("exclusive", false)?, n.flag("reverse", false)?);
-    Ok(vec![n.emit(CumSum { axis, exclusive, reverse }, &[&x])?])
+    Ok((x, axis, exclusive, reverse))
 }

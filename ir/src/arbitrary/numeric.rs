@@ -3,7 +3,7 @@
 use super::{Generator, Mix, Step};
 use crate::ops::activation as act;
 use crate::ops::conv::{Conv, ConvTranspose};
-use crate::ops::cum_sum::CumSum;
+use crate::ops::cum_sum::{CumProd, CumSum};
 use crate::ops::elementwise::{Binary, Cast, Compare, Unary, Where};
 use crate::ops::matmul::{Gemm, MatMul};
 use crate::ops::norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LpNorm, Lrn, RmsNorm};
@@ -33,7 +33,7 @@ pub(super) const CONTINUOUS: &[Step] = &[
     conv_transpose,
     norm,
     resize,
-    cum_sum,
+    running,
     where_,
 ];
 
@@ -349,11 +349,15 @@ fn top_k(g: &mut Generator<'_>) -> Option<()> {
     g.emit1(TopK { axis, k, largest, sorted: true }, x)
 }
 
-fn cum_sum(g: &mut Generator<'_>) -> Option<()> {
+fn running(g: &mut Generator<'_>) -> Option<()> {
     let x = g.float_of_rank(1, 4)?;
     let axis = g.below(g.sizes(x).len());
     let (exclusive, reverse) = (g.coin(), g.coin());
-    g.emit1(CumSum { axis, exclusive, reverse }, x)
+    if g.coin() {
+        g.emit1(CumSum { axis, exclusive, reverse }, x)
+    } else {
+        g.emit1(CumProd { axis, exclusive, reverse }, x)
+    }
 }
 
 fn resize(g: &mut Generator<'_>) -> Option<()> {

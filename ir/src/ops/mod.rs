@@ -43,7 +43,7 @@ define_ops! {
     concat::Concat, concat::Split, slice::Slice, pad::Pad, space_depth::DepthToSpace, space_depth::SpaceToDepth,
     gather::Gather, gather::GatherElements, gather::GatherNd, scatter::ScatterElements, scatter::ScatterNd,
     one_hot::OneHot, top_k::TopK, trilu::Trilu,
-    reduce::Reduce, reduce::ArgReduce, cum_sum::CumSum,
+    reduce::Reduce, reduce::ArgReduce, cum_sum::CumSum, cum_sum::CumProd,
     pool::MaxPool, pool::AveragePool, pool::LpPool,
     norm::BatchNorm, norm::InstanceNorm, norm::GroupNorm, norm::LayerNorm, norm::RmsNorm, norm::Lrn, norm::LpNorm,
     matmul::MatMul, matmul::Gemm, einsum::Einsum,
