@@ -5,10 +5,18 @@ use super::window::{AutoPad, Window, auto_pad, explicit_pads, halves, spatial, w
 use crate::build::Stop;
 use crate::node::{Imported, NodeCx};
 use crate::value::Val;
+use nncc_ir::Dim;
+use nncc_ir::ops::activation::Silu;
+use nncc_ir::ops::concat::Concat;
 use nncc_ir::ops::conv as ir;
+use nncc_ir::ops::pad::{Pad, PadMode};
+use nncc_ir::ops::slice::Slice;
 
-pub(super) const OPS: &[Entry] =
-    &[Entry::new("Conv", &[1, 11, 22], conv), Entry::new("ConvTranspose", &[1, 11, 22], conv_transpose)];
+pub(super) const OPS: &[Entry] = &[
+    Entry::new("CausalConvWithState", &[27], causal_conv),
+    Entry::new("Conv", &[1, 11, 22], conv),
+    Entry::new("ConvTranspose", &[1, 11, 22], conv_transpose),
+];
 
 /// The kernel's size, from the weights, which must agree with the attribute.
 fn kernel(n: &NodeCx<'_>, w: &Val) -> Result<Vec<usize>, Stop> {
@@ -29,6 +37,40 @@ fn conv(n: &mut NodeCx<'_>) -> Imported {
     let group = n.count("group", Some(1))?;
     let b = n.optional(2);
     n.emit_all(ir::Conv { strides, dilations, pads, group }, &[Some(&x), Some(&w), b.as_ref()])
+}
+
+/// A depthwise convolution over time that looks back only: what it looks back on before the first step is the state of the
+/// step before, or zeros; its last steps are the state that follows.
+fn causal_conv(n: &mut NodeCx<'_>) -> Imported {
+    let (x, w) = (n.operand(0, "input")?, n.operand(1, "weight")?);
+    let (bias, past) = (n.optional(2), n.optional(3));
+    let [batch, channels, length] = &n.shape(&x)[..] else {
+        return n.invalid(format!("the operand `input` has {} dimensions, not 3", n.rank(&x)));
+    };
+    let taps = match kernel(n, &w)?[..] {
+        [taps] if taps > 0 => taps,
+        _ => return n.invalid("the operand `weight` is not channels x 1 x taps with at least one tap"),
+    };
+    let before = taps - 1;
+    let line = match &past {
+        Some(past) => n.emit(Concat { axis: 2 }, &[past, &x])?,
+        None => {
+            let before = vec![0, 0, before as i64];
+            n.emit(Pad { before, after: vec![0; 3], mode: PadMode::Constant, value: 0.0 }, &[&x])?
+        }
+    };
+    let group = n.known_dims(&x, "its number of channels is not known")?.get(1).copied().unwrap_or(1);
+    let op = ir::Conv { strides: vec![1], dilations: vec![1], pads: vec![0; 2], group };
+    let mut y = n.emit_all(op, &[Some(&line), Some(&w), bias.as_ref()])?;
+    if n.choice("activation", "none", &[("none", false), ("silu", true), ("swish", true)])? {
+        y = n.emit_all(Silu {}, &[y.first()])?;
+    }
+    if n.wants(1) {
+        let starts = vec![Dim::from(0usize), Dim::from(0usize), length.clone()];
+        let lens = vec![batch.clone(), channels.clone(), Dim::from(before)];
+        y.push(n.emit(Slice { starts, lens, steps: vec![1; 3] }, &[&line])?);
+    }
+    Ok(y)
 }
 
 /// `output_shape` fixes the output and pads follow from it; with an `auto_pad` of SAME and no shape, it is input * stride.

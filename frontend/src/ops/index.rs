@@ -3,8 +3,11 @@
 use super::Entry;
 use crate::build::Stop;
 use crate::node::{Imported, NodeCx};
+use crate::value::Val;
+use nncc_ir::ops::expand::Expand;
 use nncc_ir::ops::scatter::ScatterReduction;
 use nncc_ir::ops::{gather, one_hot, scatter, top_k, trilu};
+use nncc_ir::pointwise::{BinaryFn, CompareFn};
 use nncc_ir::{Dim, Tensor};
 
 pub(super) const OPS: &[Entry] = &[
@@ -29,6 +32,7 @@ pub(super) const OPS: &[Entry] = &[
     }),
     Entry::new("NonZero", &[9, 13], non_zero).but("the operand must be known when compiling"),
     Entry::new("OneHot", &[9, 11, 28], one_hot_),
+    Entry::new("ReverseSequence", &[10, 28], reverse_sequence),
     Entry::new("Scatter", &[9, 11], scatter_elements),
     Entry::new("ScatterElements", &[11, 13, 16, 18], scatter_elements),
     Entry::new("ScatterND", &[11, 13, 16, 18], |n| {
@@ -36,6 +40,7 @@ pub(super) const OPS: &[Entry] = &[
         let reduction = reduction(n)?;
         Ok(vec![n.emit(scatter::ScatterNd { reduction }, &[&x, &indices, &updates])?])
     }),
+    Entry::new("TensorScatter", &[24], tensor_scatter),
     Entry::new("TopK", &[1, 10, 11, 24], top_k_),
     Entry::new("Trilu", &[14], |n| {
         let x = n.operand(0, "input")?;
@@ -94,6 +99,66 @@ fn top_k_(n: &mut NodeCx<'_>) -> Imported {
     let axis = n.axis(n.int("axis", -1)?, n.rank(&x))?;
     let (largest, sorted) = (n.flag("largest", true)?, n.flag("sorted", true)?);
     n.emit_all(top_k::TopK { axis, k, largest, sorted }, &[Some(&x)])
+}
+
+/// `0, 1, .. size - 1` along one axis, the other axes of length 1.
+fn positions(n: &mut NodeCx<'_>, size: usize, axis: usize, rank: usize) -> Result<Val, Stop> {
+    n.builder.spend(size)?;
+    let mut dims = vec![1; rank];
+    dims[axis] = size;
+    Ok(n.constant(&Tensor::i64(&dims, (0..size as i64).collect())))
+}
+
+/// A list of one number for each element of an axis, as a tensor of `rank` axes.
+fn along(n: &mut NodeCx<'_>, list: &Val, axis: usize, rank: usize) -> Result<Val, Stop> {
+    let size = match &n.shape(list)[..] {
+        [size] => size.clone(),
+        dims => return n.invalid(format!("an operand has {} dimensions, not 1", dims.len())),
+    };
+    let mut shape = vec![Dim::Known(1); rank];
+    shape[axis] = size;
+    super::shape::reshaped(n, list, shape)
+}
+
+/// Of each element of the batch, the first `sequence_lens` steps of time backwards: a gather whose indices are computed.
+fn reverse_sequence(n: &mut NodeCx<'_>) -> Imported {
+    let (x, lens) = (n.operand(0, "input")?, n.operand(1, "sequence_lens")?);
+    let rank = n.rank(&x);
+    let (time, batch) = (n.axis(n.int("time_axis", 0)?, rank)?, n.axis(n.int("batch_axis", 1)?, rank)?);
+    if time == batch {
+        return n.invalid("the attributes `time_axis` and `batch_axis` are equal");
+    }
+    let steps = n.known_dims(&x, "its number of steps is not known")?.get(time).copied().unwrap_or(0);
+    let (at, lens) = (positions(n, steps, time, rank)?, along(n, &lens, batch, rank)?);
+    let last = n.binary_const(BinaryFn::Sub, &lens, 1.0)?;
+    let mirrored = n.binary(BinaryFn::Sub, &last, &at)?;
+    let within = n.compare(CompareFn::Lt, &at, &lens)?;
+    let from = n.select(&within, &mirrored, &at)?;
+    let from = n.emit(Expand { shape: n.shape(&x) }, &[&from])?;
+    Ok(vec![n.emit(gather::GatherElements { axis: time }, &[&x, &from])?])
+}
+
+/// Updates written into a cache, one behind the other from the place that each element of the batch names.
+fn tensor_scatter(n: &mut NodeCx<'_>) -> Imported {
+    let (cache, update, first) = (n.operand(0, "past_cache")?, n.operand(1, "update")?, n.optional(2));
+    let rank = n.rank(&cache);
+    let axis = n.axis(n.int("axis", -2)?, rank)?;
+    if axis == 0 || n.rank(&update) != rank {
+        return n.invalid("the axis is the batch's, or cache and update differ in rank");
+    }
+    let size = |v: &Val, what| Ok::<_, Stop>(n.known_dims(v, what)?.get(axis).copied().unwrap_or(0));
+    let (room, steps) = (size(&cache, "its length is not known")?, size(&update, "its length is not known")?);
+    let mut at = positions(n, steps, axis, rank)?;
+    if let Some(first) = first {
+        let first = along(n, &first, 0, rank)?;
+        at = n.binary(BinaryFn::Add, &first, &at)?;
+    }
+    if n.choice("mode", "linear", &[("linear", false), ("circular", true)])? {
+        at = n.binary_const(BinaryFn::Mod, &at, room as f64)?;
+    }
+    let at = n.emit(Expand { shape: n.shape(&update) }, &[&at])?;
+    let op = scatter::ScatterElements { axis, reduction: ScatterReduction::None };
+    Ok(vec![n.emit(op, &[&cache, &at, &update])?])
 }
 
 /// The indices of what is not zero, one column an element. How many there are must be known, so that this works on
