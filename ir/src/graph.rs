@@ -14,6 +14,7 @@ use crate::{Constant, Layout, Op, TensorType, TypeError};
 use petgraph::Direction::{Incoming, Outgoing};
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,14 +53,10 @@ impl Origin {
         Origin(SmallVec::from_elem(name.into(), 1))
     }
 
-    /// All names of several origins, each once.
+    /// All names of several origins, each once. Linear in their number.
     pub fn merged<'a>(parts: impl IntoIterator<Item = &'a Origin>) -> Origin {
-        let mut names: SmallVec<[Arc<str>; 1]> = SmallVec::new();
-        for n in parts.into_iter().flat_map(|o| &o.0) {
-            if !names.contains(n) {
-                names.push(n.clone());
-            }
-        }
+        let mut seen: FxHashSet<&'a str> = FxHashSet::default();
+        let names = parts.into_iter().flat_map(|o| &o.0).filter(|n| seen.insert(n)).cloned().collect();
         Origin(names)
     }
 
@@ -118,7 +115,7 @@ pub struct Graph {
     nodes: StableDiGraph<Node, Edge>,
     inputs: Vec<NodeId>,
     outputs: Vec<(Arc<str>, ValueId)>,
-    names: rustc_hash::FxHashSet<Arc<str>>,
+    names: FxHashSet<Arc<str>>,
 }
 
 fn ix(n: NodeId) -> NodeIndex {
@@ -418,10 +415,14 @@ impl Graph {
         }
     }
 
-    /// Adds to the names that a node stands for.
-    pub fn add_origin(&mut self, n: NodeId, more: &Origin) {
-        let node = &mut self.nodes[ix(n)];
-        node.origin = Origin::merged([&node.origin, more]);
+    /// Adds to the names that a node stands for. Linear in all of them: what is to be added is better added at once.
+    pub fn add_origins<'a>(&mut self, n: NodeId, more: impl IntoIterator<Item = &'a Origin>) {
+        let own = std::mem::take(&mut self.nodes[ix(n)].origin);
+        let mut parts: Vec<&Origin> = vec![&own];
+        for origin in more {
+            parts.push(origin);
+        }
+        self.nodes[ix(n)].origin = Origin::merged(parts);
     }
 
     /// Removes a node. Its outputs must have no uses left.

@@ -47,7 +47,7 @@ fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
             let name = g.value(old).name.clone();
             g.rename(old, "");
             let new = g.add_constant(&name, c);
-            g.add_origin(new.node, &origin);
+            g.add_origins(new.node, [&origin]);
             g.replace_uses(old, new);
         }
         crate::rewrite::remove_unused(g, vec![n], |_| {});
