@@ -79,6 +79,7 @@ pub fn check_against(graph: &Graph, inputs: &[Tensor], want: &[Tensor]) {
     compare(graph, inputs, want, &Tolerance::Exact, &targets(), &Algorithms::default());
 }
 
+/// Runs a graph on each target, and compares its results with `want` and machine code with the interpreter.
 #[track_caller]
 fn compare(
     graph: &Graph,
