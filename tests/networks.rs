@@ -229,3 +229,26 @@ fn verification_passes_value_by_value() {
         assert!(verdict.compared > 30, "{name}: {} values were compared", verdict.compared);
     }
 }
+
+/// Work is split where no sum is: neither the number of threads nor that of contexts changes a bit.
+#[test]
+fn threads_change_no_bit() {
+    for name in ["squeezenet1_1", "mobilenet_v2"] {
+        let compiled = Compiler::new().target_cpu("native").load(network(name, "onnx"));
+        let compiled = compiled.unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (input, _) = arrays_of(name);
+        let inputs = [input];
+        let model = compiled.jit().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let alone = model.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for threads in [2, 3, 5] {
+            let model = compiled.jit().and_then(|m| m.with_threads(threads)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(model.run(&inputs).unwrap() == alone, "{name} on {threads} threads");
+        }
+        // several runs of one model at the same time, each in a context of its own
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| (0..3).for_each(|_| assert!(model.run(&inputs).unwrap() == alone, "{name}")));
+            }
+        });
+    }
+}
