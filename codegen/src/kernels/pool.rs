@@ -122,10 +122,11 @@ const UNROLL: usize = 64;
 
 impl Blocked<'_> {
     /// Pixels of a tile: what registers hold besides an input and the temporaries of a maximum, and fewer when windows are wide.
+    /// More than 7 would save few loads, a maximum being six instructions, and double the code.
     fn pixels(&self) -> usize {
         let free = self.target.vector_regs - 6;
         let taps = self.axes[2].taps.max(1);
-        free.min(14).min((UNROLL / taps).max(4)).min(self.axes[2].outputs.max(1))
+        free.min(7).min((UNROLL / taps).max(4)).min(self.axes[2].outputs.max(1))
     }
 
     fn row_count(&self) -> usize {

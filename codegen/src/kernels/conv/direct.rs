@@ -849,12 +849,18 @@ impl<'a> Direct<'a> {
         let pixel = self.conv.axes[2].stride * segment.pixel_pitch * 4;
         let input =
             |px: usize, channel: usize| x.0.at((px * pixel + channel * segment.channel_pitch * 4) as i64).idx(x.1, 1);
+        // AVX's addresses take a distance in passing; for the others one addition a panel serves the whole stretch.
+        let panels: Vec<Option<Value>> = match self.target.lanes(Elem::F32) {
+            4 => inner.group.distances.iter().map(|d| d.map(|d| b.ptr(w[0].at(0).idx(d, 1)))).collect(),
+            _ => vec![None; inner.group.distances.len()],
+        };
         let weight = |b: &mut Builder, v: usize, channel: usize| {
             let lanes = &vectors[v];
             let at = w[lanes.class].at(lanes.weight + (channel * self.weight_pitch(lanes.width)) as i64 * F32_BYTES);
-            let at = match inner.group.distances[lanes.panel] {
-                Some(distance) => at.idx(distance, 1),
-                None => at,
+            let at = match (panels[lanes.panel], inner.group.distances[lanes.panel]) {
+                (Some(panel), _) => panel.at(at.disp),
+                (None, Some(distance)) => at.idx(distance, 1),
+                (None, None) => at,
             };
             match self.conv.weights {
                 Weights::Panels => b.load(lanes.ty, at),

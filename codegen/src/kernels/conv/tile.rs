@@ -22,7 +22,8 @@
 //!
 //! Between tiles that are bound by the multiply-adds alike, loads decide (one weighs a sixteenth of a half cycle: what misses
 //! L1 is a load); a tile that leaves no register free pays a thirty-second, for the moves, and one that leaves panels over a
-//! sixteenth, for the second copy of the code. A test pins that rows of 7 to 112 pixels run at the rate of the multiply-adds.
+//! sixteenth, for the second copy of the code. With AVX-512, where a smaller tile still hides the latency, one that cuts the
+//! row into two widths pays a sixty-fourth, for the second copy too. A test pins that rows of 7 to 112 pixels run at the rate of the multiply-adds.
 
 use super::super::window::balanced;
 use crate::kir::Elem;
@@ -64,13 +65,21 @@ fn registers(target: &Target, splat: Splat, vectors: usize, pixels: usize) -> us
     vectors * pixels + held + usize::from(!target.fma)
 }
 
-/// Half cycles of one input channel and tap on a tile, times 16, loads included as said above.
-fn time(target: &Target, splat: Splat, vectors: usize, pixels: usize) -> usize {
+/// Loads of one input channel and tap on a tile.
+fn loads(splat: Splat, vectors: usize, pixels: usize) -> usize {
+    vectors + if splat == Splat::Lane { pixels.div_ceil(4) } else { pixels }
+}
+
+/// Half cycles of one input channel and tap on a tile.
+fn half_cycles(target: &Target, splat: Splat, vectors: usize, pixels: usize) -> usize {
     const LATENCY: usize = 8;
     let arithmetic = vectors * pixels * if target.fma { 1 } else { 2 };
-    let inputs = if splat == Splat::Lane { pixels.div_ceil(4) } else { pixels };
-    let loads = vectors + inputs;
-    arithmetic.max(loads).max(LATENCY) * 16 + loads
+    arithmetic.max(loads(splat, vectors, pixels)).max(LATENCY)
+}
+
+/// The same times 16, and the loads: what decides between tiles that are bound by the multiply-adds alike.
+fn time(target: &Target, splat: Splat, vectors: usize, pixels: usize) -> usize {
+    half_cycles(target, splat, vectors, pixels) * 16 + loads(splat, vectors, pixels)
 }
 
 /// The tile for rows of `row` pixels and `panels` panels of output channels.
@@ -88,10 +97,12 @@ pub fn choose(target: &Target, splat: Splat, panels: usize, row: usize) -> Tile 
                 break;
             }
             let row_time: usize = balanced(row.max(1), q).map(|q| time(target, splat, vectors, q)).sum();
-            // Per panel, in units that a division by 1 to 4 and by 32 leaves whole.
-            let per_panel = row_time * (12 / p) * 32;
-            let thirty_seconds = usize::from(registers == budget) + 2 * usize::from(!panels.is_multiple_of(p));
-            let key = per_panel + per_panel / 32 * thirty_seconds;
+            // Per panel, in units that a division by 1 to 4 and by 64 leaves whole.
+            let per_panel = row_time * (12 / p) * 64;
+            let two_widths = lanes == BLOCK && !row.max(1).is_multiple_of(row.max(1).div_ceil(q));
+            let (tight, over) = (registers == budget, !panels.is_multiple_of(p));
+            let sixty_fourths = 2 * usize::from(tight) + usize::from(two_widths) + 4 * usize::from(over);
+            let key = per_panel + per_panel / 64 * sixty_fourths;
             if key < best.0 {
                 best = (key, Tile { panels: p, pixels: q });
             }
@@ -108,7 +119,7 @@ mod tests {
     fn efficiency(target: &Target, splat: Splat, panels: usize, row: usize) -> f64 {
         let tile = choose(target, splat, panels, row);
         let vectors = tile.panels * BLOCK / target.lanes(Elem::F32);
-        let half_cycles = |q| time(target, splat, vectors, q) / 16;
+        let half_cycles = |q| half_cycles(target, splat, vectors, q);
         let needed = vectors * row * if target.fma { 1 } else { 2 };
         needed as f64 / balanced(row, tile.pixels).map(half_cycles).sum::<usize>() as f64
     }
@@ -131,14 +142,22 @@ mod tests {
 
     #[test]
     fn long_rows_take_large_tiles() {
-        let tile = |target: &Target, splat| {
-            let t = choose(target, splat, 16, 56);
+        let tile = |target: &Target, splat, row| {
+            let t = choose(target, splat, 16, row);
             (t.panels, t.pixels)
         };
-        assert_eq!(tile(&Target::x86_64_v3(), Splat::Load), (1, 6));
-        assert_eq!(tile(&Target::x86_64_v4(), Splat::Load), (4, 6));
-        assert_eq!(tile(&Target::aarch64(), Splat::Lane), (1, 5));
-        assert_eq!(tile(&Target::x86_64_v1(), Splat::Lane), (1, 2));
+        assert_eq!(tile(&Target::x86_64_v3(), Splat::Load, 56), (1, 6));
+        assert_eq!(tile(&Target::x86_64_v4(), Splat::Load, 54), (4, 6));
+        assert_eq!(tile(&Target::aarch64(), Splat::Lane, 55), (1, 5));
+        assert_eq!(tile(&Target::x86_64_v1(), Splat::Lane, 56), (1, 2));
+    }
+
+    #[test]
+    fn rows_are_cut_into_one_width_where_it_costs_little() {
+        for row in [28, 56, 112] {
+            let q = choose(&Target::x86_64_v4(), Splat::Load, 16, row).pixels;
+            assert_eq!(row % row.div_ceil(q), 0, "rows of {row} in tiles of {q}");
+        }
     }
 
     #[test]
