@@ -17,7 +17,9 @@ pub fn operators_table() -> String {
          which ONNX changed\nthe operator. Model-local functions are inlined, and so are the branches of an `If` whose \
          condition is constant.\n`Shape`, `Size`, `Range` and whatever else has only known operands are computed when \
          importing.\n\n\
-         Element types: f32, f64, the integers of 8 to 64 bits and bool, as far as an operator's meaning reaches.\n"
+         Element types: f32, f64, the integers of 8 to 64 bits and bool, as far as an operator's meaning reaches.\n\n\
+         An index that is out of range when the library runs (Gather, Scatter and their kin) takes the nearest \
+         element: no error,\nand no access outside of a tensor. The reference evaluator refuses it.\n"
     );
     for (family, ops) in FAMILIES {
         let _ = write!(out, "\n## {family}\n\n| operator | versions | limits |\n|---|---|---|\n");
