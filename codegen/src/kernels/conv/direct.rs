@@ -25,7 +25,7 @@
 //! last time, so there are no passes when a plan computes in place. A pass sums from zero and is added to those before as a
 //! whole: the error of a sum grows with the terms of a pass and the number of passes, not with their product.
 //!
-//! Channel counts, and what follows from them alone, are no constants of the kernel but an operand ([`Shape`]): layers that
+//! Channel counts, and what follows from them alone, are no constants of the kernel but an operand (`Shape`): layers that
 //! differ in nothing else share its code.
 //!
 //! Tasks go over panels inside of rows when all weights fit L2 (the input is read once from memory), else rows inside of panels
@@ -275,7 +275,7 @@ impl<'a> Direct<'a> {
         kinds
     }
 
-    /// What the kernel's last operand holds: the numbers of [`Shape`].
+    /// What the kernel's last operand holds: the numbers of `Shape`.
     pub fn shape(&self) -> Vec<u8> {
         self.shape_numbers().iter().flat_map(|&n| (n as i64).to_le_bytes()).collect()
     }

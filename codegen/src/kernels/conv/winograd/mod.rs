@@ -15,7 +15,7 @@
 //! | [`Staged`](Walk::Staged) | three kernels, each with tasks of its own | of all tiles, in the workspace | once |
 //!
 //! Both transforms work on vectors of channels, columns first, through a patch of scratch memory that stays in L1
-//! ([`input`], [`output`]). Blocks of tiles that do not divide the grid overlap: the doubled outputs are written twice with the
+//! (`input.rs`, `output.rs`). Blocks of tiles that do not divide the grid overlap: the doubled outputs are written twice with the
 //! same bits, which an epilogue that reads where it writes forbids (`in_place`); then the blocks divide the grid.
 //!
 //! Lavin and Gray 2015 (arXiv:1509.09308).
