@@ -1,0 +1,371 @@
+//! Direct convolution, and matrix products as convolutions with one tap: a tile of output channels by pixels stays in
+//! registers for all input channels and taps.
+//!
+//! ```text
+//! x  [N][C/16][D][H][W][16] or row-major      w  [panel][C/16][kd][kh][kw][16 channels in][16 out]      y  blocked
+//!
+//! for task (image, group of panels, chunk of rows)
+//!   for pass over blocks of input channels                     weights of one pass stay in L1
+//!     for row, for tile of the row                             tiles: window.rs
+//!       acc = bias, or 0 where there are several passes
+//!       for channel block, kd, kh (clipped to the input), kw
+//!         for channel    acc[v][px] += w[channel][v] * x[px][channel]
+//!       y = epilogue(acc + passes before), or store partial sums
+//! ```
+//!
+//! A matrix product `[M, K] . [K, N]` has M pixels, K input and N output channels: the same loops over other distances between
+//! elements, with partial vectors for the last columns.
+//!
+//! The loop over channels inside of a block is unrolled until the loop's own instructions are below 5 %, but for tiles at the
+//! border of a row that has others. Its order of loads follows the register budget in [`tile`]: the smaller side of the tile
+//! is held, the other streamed.
+//!
+//! Passes: when a tile's weights exceed half of L1, the channel blocks are split so that one part's weights fit. Partial sums
+//! then lie in the output, which a residual must not share with it: `Same` extras read where the output is written for the
+//! last time, so there are no passes when a plan computes in place. A pass sums from zero and is added to those before as a
+//! whole: the error of a sum grows with the terms of a pass and the number of passes, not with their product.
+//!
+//! Tasks go over panels inside of rows when all weights fit L2 (the input is read once from memory), else rows inside of panels
+//! (the weights are). Needs: with more than one group, channels a group are multiples of 16 on both sides.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | what is chosen: tile, passes, tasks, unrolling; the kernel as a whole |
+//! | `shape.rs` | channel counts as an operand, so that layers share code |
+//! | `task.rs` | a group of panels for some rows, pass by pass |
+//! | `rows.rs` | a row cut into tiles; bias, partial sums, epilogue |
+//! | `sums.rs` | the products of a tile: the innermost loops |
+
+mod rows;
+mod shape;
+mod sums;
+mod task;
+
+use super::tile::{self, Splat, Tile};
+use super::{Conv, Segment, Sink, Weights, panel_widths, segments};
+use crate::kernels::isa_name;
+use crate::kernels::window::{Axis, Run, TapGroup, balanced};
+use crate::kir::{ArgDecl, Builder, Elem, Kernel, Value};
+use crate::target::Target;
+use nncc_ir::BLOCK;
+use shape::Shape;
+use std::ops::Range;
+use task::TaskAt;
+
+const F32_BYTES: i64 = 4;
+
+/// Bytes of code that one kernel may have, roughly; beyond it the generic template serves. A third of L1i.
+const CODE_LIMIT: usize = 24 * 1024;
+
+/// Instructions that an unrolled stretch needs for the loop's own four (two additions, a compare and a branch) to be less than
+/// a twentieth.
+const UNROLL: usize = 19 * 4;
+
+/// Instructions up to which the taps of a row stand one behind the other, with all channels of a block: first layers.
+const UNROLLED_TAPS: usize = 448;
+
+/// A convolution with everything chosen.
+#[derive(Clone, Debug)]
+pub struct Direct<'a> {
+    target: &'a Target,
+    conv: Conv,
+    segments: Vec<Segment>,
+    splat: Splat,
+    /// Panels of a group in groups that one tile covers; all but the last are equal.
+    tile: Tile,
+    /// Full channel blocks of one pass; all of them when there is one.
+    pass_blocks: usize,
+    /// Rows of one task.
+    rows: usize,
+    /// Do tasks go over panels first?
+    panels_inner: bool,
+}
+
+impl<'a> Direct<'a> {
+    /// Chooses tile, passes and tasks. `in_place` says that an operand shares the output's memory, which forbids passes.
+    pub fn new(target: &'a Target, conv: &Conv, in_place: bool) -> Direct<'a> {
+        let conv = flattened(conv);
+        let segments = segments(conv.inputs, conv.input_plane(), conv.source);
+        let splat = tile::splat(target, segments.first().map_or(1, |s| s.channel_pitch));
+        let panels = panel_widths(conv.outputs).len();
+        let tile = tile::choose(target, splat, panels, conv.axes[2].outputs);
+        let block_bytes = BLOCK * conv.taps() * tile.panels * BLOCK * 4;
+        // Weights that few tiles use are better read once than kept.
+        const USES: usize = 4;
+        let tiles: usize =
+            conv.axes[..2].iter().map(|a| a.outputs).product::<usize>() * conv.axes[2].outputs.div_ceil(tile.pixels);
+        let used_once = in_place || tiles < USES;
+        let full_blocks = conv.inputs / BLOCK;
+        let fitting = (target.l1d / 2 / block_bytes.max(1)).max(1);
+        // A single block's pass would store and load each sum every 16 channels; two or more when the taps are few.
+        let pass_blocks = match used_once || full_blocks * block_bytes <= target.l1d / 2 {
+            true => full_blocks,
+            false => balanced(full_blocks, fitting).next().unwrap_or(full_blocks),
+        };
+        let mut direct = Direct {
+            target,
+            conv,
+            segments,
+            splat,
+            tile,
+            pass_blocks: pass_blocks.max(1),
+            rows: 1,
+            panels_inner: true,
+        };
+        direct.choose_tasks();
+        direct
+    }
+
+    /// Rows a task and the order of tasks. Enough tasks for a few threads when there is work, rows enough to use the weights
+    /// of a pass several times, and the cheaper of the two orders by bytes from beyond L2.
+    fn choose_tasks(&mut self) {
+        const MACS_A_TASK: u64 = 1 << 20;
+        const MOST_TASKS: u64 = 64;
+        let (conv, target) = (&self.conv, self.target);
+        let rows = self.row_count();
+        let groups = self.panel_groups() * conv.groups * conv.batch;
+        let wanted = (conv.macs() / MACS_A_TASK).clamp(1, MOST_TASKS) as usize;
+        let input = 4 * conv.groups * conv.inputs * conv.input_plane();
+        let weights = 4 * conv.groups * conv.inputs * conv.outputs * conv.taps();
+        let chunks = wanted.div_ceil(groups);
+        let by_cache = (2 * input).div_ceil(target.l2);
+        // Panels inside: input once, weights once a chunk unless they stay in L2. Rows inside: weights once, input once a
+        // group of panels unless it stays.
+        let reread = |bytes: usize, times: usize| if bytes <= target.l2 / 2 { bytes } else { bytes * times };
+        let inner_chunks = chunks.max(by_cache).clamp(1, rows.max(1));
+        let panels_inner = input + reread(weights, inner_chunks);
+        let rows_inner = weights + reread(input, self.panel_groups());
+        self.panels_inner = panels_inner <= rows_inner;
+        let chunks = if self.panels_inner { inner_chunks } else { chunks };
+        self.rows = rows.div_ceil(chunks.clamp(1, rows.max(1))).max(1);
+    }
+
+    fn row_count(&self) -> usize {
+        self.conv.axes[0].outputs * self.conv.axes[1].outputs
+    }
+
+    fn chunks(&self) -> usize {
+        self.row_count().div_ceil(self.rows)
+    }
+
+    /// How many groups of panels one group of channels has.
+    pub(super) fn panel_groups(&self) -> usize {
+        panel_widths(self.conv.outputs).len().div_ceil(self.tile.panels)
+    }
+
+    /// Panels of a full group.
+    pub(super) fn panels_of_a_tile(&self) -> usize {
+        self.tile.panels
+    }
+
+    /// The groups of panels that one piece of code computes, and how many panels each of them has.
+    pub(super) fn group_ranges(&self) -> Vec<(Range<usize>, usize)> {
+        let kinds = self.kinds();
+        let ends = kinds.iter().skip(1).map(|k| k.first).chain([self.panel_groups()]);
+        kinds.iter().zip(ends).map(|(kind, end)| (kind.first..end, kind.widths.len())).collect()
+    }
+
+    /// Inside of another kernel: all rows of one group of panels (in the range `ranges[range]` of
+    /// [`group_ranges`](Direct::group_ranges)) of group `conv_group` of channels, written from byte `y` of the output on.
+    pub(super) fn one_group(
+        &self,
+        b: &mut Builder,
+        operands: &Operands,
+        range: usize,
+        [conv_group, panel_group]: [Value; 2],
+        y: Value,
+    ) {
+        debug_assert_eq!(self.conv.batch, 1);
+        let image = b.i64(0);
+        let whole = Direct { rows: self.row_count().max(1), ..self.clone() };
+        let shape = Shape::new(whole.shape_numbers().map(|n| b.i64(n as i64)));
+        let at = TaskAt { image, conv_group, panel_group, chunk: image, y };
+        whole.panels(b, operands, &shape, &self.kinds()[range], &at);
+    }
+
+    /// How many tasks the kernel has.
+    pub fn tasks(&self) -> usize {
+        if self.conv.axes.iter().any(|a| a.outputs == 0) || self.conv.outputs == 0 {
+            return 0;
+        }
+        self.conv.batch * self.conv.groups * self.panel_groups() * self.chunks()
+    }
+
+    /// Does the kernel leave partial sums in the output?
+    fn partial_sums(&self) -> bool {
+        self.passes() > 1
+    }
+
+    fn passes(&self) -> usize {
+        (self.conv.inputs / BLOCK).div_ceil(self.pass_blocks).max(1)
+    }
+
+    /// Scratch bytes of a thread.
+    pub fn scratch(&self) -> usize {
+        if self.conv.epilogue.is_long() { self.tile.panels * self.tile.pixels * BLOCK * 4 } else { 0 }
+    }
+
+    /// Is the kernel within the size that this template is meant for?
+    pub fn is_small(&self) -> bool {
+        // Bytes of an instruction with a displacement, on average.
+        const BYTES: usize = 8;
+        let kinds = self.kinds().len();
+        let instructions = |run: &Run| -> usize {
+            let body = run.taps.iter().map(|g| self.unrolled(g, g.pixels.len()) * self.step_cost(g.pixels.len()));
+            body.sum::<usize>() + 4 * self.tile.panels * run.width
+        };
+        let runs = self.conv.axes[2].runs(self.tile.pixels);
+        let bytes: usize = runs.iter().map(instructions).sum::<usize>() * self.segments.len() * kinds * BYTES;
+        // Displacements from one panel to the next are 32 bits.
+        let reach = 4 * BLOCK * self.tile.panels * self.conv.output_plane();
+        let pitch = self.segments.iter().map(|s| s.channel_pitch.max(s.pixel_pitch)).max().unwrap_or(1);
+        let rows = if let Weights::Rows { .. } = self.conv.weights { self.conv.outputs } else { 0 };
+        let planar = 4 * 32 * pitch.max(rows).max(self.output_pitch(BLOCK));
+        bytes <= CODE_LIMIT && reach.max(planar) < 1 << 30
+    }
+
+    /// Instructions of one channel and tap on a tile of this many pixels.
+    fn step_cost(&self, pixels: usize) -> usize {
+        let lanes = self.target.lanes(Elem::F32).min(BLOCK);
+        let vectors = self.tile.panels * BLOCK / lanes;
+        // A load that only one multiply-add uses is part of it: of weights in AVX, of broadcast inputs in AVX-512.
+        let weights = if pixels == 1 && lanes > 4 { 0 } else { vectors };
+        let inputs = if vectors == 1 && lanes == 16 { 0 } else { pixels };
+        weights + inputs + vectors * pixels * if self.target.fma { 1 } else { 2 }
+    }
+
+    /// Channel steps that stand one behind the other for a group of taps.
+    fn unrolled(&self, group: &TapGroup, pixels: usize) -> usize {
+        let channels = self.segments.iter().map(|s| s.channels).max().unwrap_or(0);
+        let steps = self.channel_unroll(channels, pixels);
+        if self.taps_unrolled(group, channels, pixels) { steps * group.taps.len() } else { steps }
+    }
+
+    /// Channels that stand one behind the other: a divisor of `channels`, and of four channels' vectors where lanes are used.
+    fn channel_unroll(&self, channels: usize, pixels: usize) -> usize {
+        let unit = self.channel_unit(channels);
+        let enough = |u: &usize| u * self.step_cost(pixels) >= UNROLL;
+        let whole = |u: &usize| channels.is_multiple_of(*u) && u.is_multiple_of(unit);
+        (1..channels).filter(whole).find(enough).unwrap_or(channels)
+    }
+
+    /// The fewest channels that can stand one behind the other.
+    fn channel_unit(&self, channels: usize) -> usize {
+        match self.splat {
+            Splat::Lane if channels.is_multiple_of(4) => 4,
+            Splat::Lane => channels, // an edge block of a few channels
+            Splat::Load => 1,
+        }
+    }
+
+    fn taps_unrolled(&self, group: &TapGroup, channels: usize, pixels: usize) -> bool {
+        group.taps.len() == 1 || group.taps.len() * channels * self.step_cost(pixels) <= UNROLLED_TAPS
+    }
+
+    /// The different groups of panels: all full ones, and the last where it differs. First panel, widths, tile width.
+    fn kinds(&self) -> Vec<PanelGroup> {
+        let widths = panel_widths(self.conv.outputs);
+        let p = self.tile.panels;
+        let mut kinds = Vec::new();
+        // A panel of which only some columns exist in a matrix is no full one; blocked outputs have padding lanes.
+        let whole = match self.conv.sink {
+            Sink::Blocked => widths.iter().filter(|&&w| w == BLOCK).count(),
+            Sink::Matrix => self.conv.outputs / BLOCK,
+        };
+        let full = whole / p;
+        if full > 0 {
+            kinds.push(PanelGroup { first: 0, widths: vec![BLOCK; p], pixels: self.tile.pixels });
+        }
+        let rest = &widths[full * p..];
+        if !rest.is_empty() {
+            let pixels = tile::choose(self.target, self.splat, rest.len(), self.conv.axes[2].outputs);
+            // The best tile for so few panels may take only some of them; keep the width that fits all of them.
+            let pixels = if pixels.panels == rest.len() { pixels.pixels } else { self.tile.pixels };
+            kinds.push(PanelGroup { first: full, widths: rest.to_vec(), pixels });
+        }
+        kinds
+    }
+
+    /// The kernel. Operands: x, w, bias (if there is one), the epilogue's extras, y, [`shape`](Self::shape).
+    pub fn kernel(&self) -> Kernel {
+        let mut args = vec![ArgDecl::read("x", 4), ArgDecl::read("w", 64)];
+        if self.conv.bias {
+            args.push(ArgDecl::read("bias", 64));
+        }
+        args.extend((0..self.conv.epilogue.extras.len()).map(|i| ArgDecl::read(format!("e{i}"), 4)));
+        args.push(if self.partial_sums() { ArgDecl::read_write("y", 4) } else { ArgDecl::write("y", 4) });
+        args.push(ArgDecl::read("shape", 64));
+        let name = format!(
+            "{}__{}_{}x{}",
+            self.conv.name(),
+            isa_name(self.target),
+            self.tile.panels * BLOCK,
+            self.tile.pixels
+        );
+        let mut b = Builder::new(name, args);
+        let extras = self.conv.epilogue.extras.len();
+        let operands = Operands::of_args(&b, self.conv.bias, extras);
+        let last = b.arg(3 + usize::from(self.conv.bias) + extras);
+        let shape = self.load_shape(&mut b, last);
+        b.tasks(|b, task| self.task(b, &operands, &shape, task));
+        b.finish()
+    }
+}
+
+/// Panels that one tile covers, and how many such groups there are.
+#[derive(Clone, Debug)]
+struct PanelGroup {
+    /// Number of the first group.
+    first: usize,
+    /// Channels of each panel: 16, or 8 for an edge.
+    widths: Vec<usize>,
+    /// The widest tile, in pixels.
+    pixels: usize,
+}
+
+/// Where the operands lie.
+pub(super) struct Operands {
+    pub x: Value,
+    pub w: Value,
+    pub bias: Option<Value>,
+    pub extras: Vec<Value>,
+    pub y: Value,
+}
+
+impl Operands {
+    /// The arguments of a kernel: x, w, bias (if there is one), the epilogue's extras, y.
+    pub(super) fn of_args(b: &Builder, bias: bool, extras: usize) -> Operands {
+        Operands { w: b.arg(1), ..Operands::from_arg(b, 2, bias, extras) }
+    }
+
+    /// The arguments of a kernel without weights: x, bias (if there is one), the epilogue's extras, y.
+    pub(super) fn without_weights(b: &Builder, bias: bool, extras: usize) -> Operands {
+        Operands::from_arg(b, 1, bias, extras)
+    }
+
+    fn from_arg(b: &Builder, first: usize, bias: bool, extras: usize) -> Operands {
+        let first_extra = first + usize::from(bias);
+        Operands {
+            x: b.arg(0),
+            w: b.arg(0),
+            bias: bias.then(|| b.arg(first)),
+            extras: (first_extra..first_extra + extras).map(|i| b.arg(i)).collect(),
+            y: b.arg(first_extra + extras),
+        }
+    }
+}
+
+/// A convolution that reads each pixel where it writes it sees a plane as rows of any length: one that cuts well into tiles
+/// and still leaves rows for tasks.
+fn flattened(conv: &Conv) -> Conv {
+    let plane = conv.input_plane();
+    if !conv.axes.iter().all(Axis::is_identity) || plane == 0 {
+        return conv.clone();
+    }
+    const LONGEST: usize = 512;
+    let width = (1..=plane.min(LONGEST)).rev().find(|w| plane.is_multiple_of(*w)).unwrap_or(1);
+    // A prime number of pixels beyond the limit stays one row.
+    let width = if width < 32 { plane } else { width };
+    let row = |n: usize| Axis { inputs: n, outputs: n, out_extent: n, ..Axis::UNIT };
+    Conv { axes: [Axis::UNIT, row(plane / width), row(width)], ..conv.clone() }
+}

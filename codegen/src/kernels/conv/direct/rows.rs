@@ -1,0 +1,182 @@
+//! A row of outputs, cut into tiles; a tile begins with a bias or with partial sums and ends in the epilogue.
+
+use super::task::{Group, Lanes, Pass};
+use super::{Direct, F32_BYTES};
+use crate::kernels::epilogue::Site;
+use crate::kernels::window::{Run, div_rem};
+use crate::kir::{Builder, Index, Value};
+use nncc_ir::BLOCK;
+
+impl Direct<'_> {
+    /// All tiles of a row of outputs, for the blocks of a pass.
+    pub(super) fn row(&self, b: &mut Builder, group: &Group<'_>, pass: &Pass, row: Value) {
+        let [depth, height, width] = &self.conv.axes;
+        let (od, oh) = div_rem(b, row, height.outputs);
+        let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
+        // The pixel that tap (0, 0) of the row reads at column 0; may lie before the input.
+        let id = depth.first_input(b, od);
+        let ih = height.first_input(b, oh);
+        let plane_row = b.mul_imm(id, height.inputs as i64);
+        let plane_row = b.add(plane_row, ih);
+        let input = b.mul_imm(plane_row, width.inputs as i64);
+        let pd = depth.place(b, od);
+        let ph = height.place(b, oh);
+        let out_row = b.mul_imm(pd, height.out_extent as i64);
+        let out_row = b.add(out_row, ph);
+        let output = b.mul_imm(out_row, width.out_extent as i64);
+        let runs = width.runs(group.kind.pixels);
+        let inner = runs.iter().any(|run| run.is_whole(width.taps));
+        for runs in runs.chunk_by(|a, b| a.width == b.width) {
+            // Tiles of one width share all code but that of the products.
+            let (first, pixels) = (runs[0].start, runs[0].width);
+            let tiles: usize = runs.iter().map(|run| run.count).sum();
+            b.for_(0, tiles, 1, |b, index| {
+                let start = b.mul_imm(index, pixels as i64);
+                let start = b.add_imm(start, first as i64);
+                let column = width.first_input(b, start);
+                let input = b.add(input, column);
+                let out_column = width.place(b, start);
+                let output = b.add(output, out_column);
+                self.tile(b, group, pass, &TileAt { runs, pixels, index, inner, bounds, input, output });
+            });
+        }
+    }
+
+    /// One tile: sums, then the epilogue.
+    pub(super) fn tile(&self, b: &mut Builder, group: &Group<'_>, pass: &Pass, at: &TileAt<'_>) {
+        let pixels = at.pixels;
+        // Byte offsets of the tile in the output, one for each panel width.
+        let mut by_width: Vec<(usize, Value)> = Vec::with_capacity(2);
+        for lanes in &group.vectors {
+            if by_width.iter().all(|&(width, _)| width != lanes.width) {
+                let pixel = b.mul_imm(at.output, self.output_pitch(lanes.width) as i64 * F32_BYTES);
+                by_width.push((lanes.width, b.add(group.y, pixel)));
+            }
+        }
+        let offset = |lanes: &Lanes| by_width.iter().find(|(width, _)| *width == lanes.width).map(|&(_, at)| at);
+        let offsets: Vec<Value> = group.vectors.iter().filter_map(offset).collect();
+        let y = group.operands.y;
+        let place = |v: usize, px: usize| {
+            let lanes = &group.vectors[v];
+            lanes.output + (px * self.conv.axes[2].out_step * self.output_pitch(lanes.width)) as i64 * F32_BYTES
+        };
+        let start = |b: &mut Builder| -> Vec<Value> {
+            let mut sums = Vec::new();
+            for v in &group.vectors {
+                let init = match group.bias {
+                    Some(bias) => b.load(v.ty, bias.at(v.channel * F32_BYTES)),
+                    None => b.zero(v.ty),
+                };
+                sums.extend(std::iter::repeat_n(init, pixels));
+            }
+            sums
+        };
+        let Some((is_first, is_last)) = pass.place else {
+            let sums = start(b);
+            let sums = self.run(b, group, pass, at, at.runs, &sums);
+            self.finish(b, group, &sums, pixels, &offsets, &place);
+            return;
+        };
+        let zeros: Vec<Value> = group.vectors.iter().flat_map(|v| std::iter::repeat_n(b.zero(v.ty), pixels)).collect();
+        let sums = self.run(b, group, pass, at, at.runs, &zeros);
+        // The adds take what was stored from memory, so that it needs no registers.
+        let added = |b: &mut Builder, before: &mut dyn FnMut(&mut Builder, usize, usize) -> Value| -> Vec<Value> {
+            let add = |(i, &sum): (usize, &Value)| {
+                let before = before(b, i / pixels, i % pixels);
+                b.add(sum, before)
+            };
+            sums.iter().enumerate().map(add).collect()
+        };
+        let sums = b.if_(
+            is_first,
+            |b| match group.bias {
+                Some(_) => {
+                    let bias = start(b);
+                    added(b, &mut |_, v, px| bias[v * pixels + px])
+                }
+                None => sums.clone(),
+            },
+            |b| {
+                added(b, &mut |b, v, px| {
+                    let lanes = &group.vectors[v];
+                    b.load_part(lanes.ty, y.at(place(v, px)).idx(offsets[v], 1), lanes.count)
+                })
+            },
+        );
+        b.if_(
+            is_last,
+            |b| {
+                self.finish(b, group, &sums, pixels, &offsets, &place);
+                Vec::new()
+            },
+            |b| {
+                for (i, &sum) in sums.iter().enumerate() {
+                    let (v, px) = (i / pixels, i % pixels);
+                    b.store_part(y.at(place(v, px)).idx(offsets[v], 1), sum, group.vectors[v].count);
+                }
+                Vec::new()
+            },
+        );
+    }
+
+    /// Applies the epilogue and stores.
+    pub(super) fn finish(
+        &self,
+        b: &mut Builder,
+        group: &Group<'_>,
+        sums: &[Value],
+        pixels: usize,
+        offsets: &[Value],
+        place: &dyn Fn(usize, usize) -> i64,
+    ) {
+        let epilogue = &self.conv.epilogue;
+        let (y, extras) = (group.operands.y, &group.operands.extras);
+        let site = |v: usize, offset: Value, disp: i64| Site {
+            same: (offset, disp),
+            image: group.image,
+            channel: (group.channel, group.vectors[v].channel),
+            count: group.vectors[v].count,
+        };
+        if !epilogue.is_long() {
+            for (i, &sum) in sums.iter().enumerate() {
+                let (v, px) = (i / pixels, i % pixels);
+                let result = epilogue.apply(b, sum, extras, &site(v, offsets[v], place(v, px)));
+                b.store_part(y.at(place(v, px)).idx(offsets[v], 1), result, group.vectors[v].count);
+            }
+            return;
+        }
+        let scratch = b.scratch();
+        for (i, &sum) in sums.iter().enumerate() {
+            b.store(scratch.at((i * BLOCK) as i64 * F32_BYTES), sum);
+        }
+        for (v, lanes) in group.vectors.iter().enumerate() {
+            let step = (self.conv.axes[2].out_step * self.output_pitch(lanes.width)) as i64 * F32_BYTES;
+            b.for_(0, pixels, 1, |b, px| {
+                let from = (v * pixels * BLOCK) as i64 * F32_BYTES;
+                let sum = b.load(lanes.ty, scratch.at(from).idx(px, BLOCK * 4));
+                let along = b.mul_imm(px, step);
+                let offset = b.add(offsets[v], along);
+                let result = epilogue.apply(b, sum, extras, &site(v, offset, lanes.output));
+                b.store_part(y.at(lanes.output).idx(offset, 1), result, lanes.count);
+            });
+        }
+    }
+}
+
+/// One tile of a row.
+pub(super) struct TileAt<'r> {
+    /// The runs of tiles as wide as this one.
+    pub runs: &'r [Run],
+    /// Pixels of a tile.
+    pub pixels: usize,
+    /// Which of the tiles of these runs.
+    pub index: Value,
+    /// Has the row tiles of which no tap reaches padding?
+    pub inner: bool,
+    /// Valid taps of depth and height.
+    pub bounds: [(Index, Index); 2],
+    /// The pixel that tap 0 of pixel 0 reads.
+    pub input: Value,
+    /// The pixel where pixel 0 lies.
+    pub output: Value,
+}

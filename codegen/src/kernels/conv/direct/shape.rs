@@ -1,0 +1,100 @@
+//! Channel counts, and what follows from them alone, as an operand of the kernel: layers that differ in nothing else share its
+//! code.
+
+use super::super::{Sink, Source, panel_widths};
+use super::Direct;
+use crate::kir::{Builder, I64, Value};
+use nncc_ir::BLOCK;
+
+impl Direct<'_> {
+    /// What the kernel's last operand holds: the numbers of `Shape`.
+    pub fn shape(&self) -> Vec<u8> {
+        self.shape_numbers().iter().flat_map(|&n| (n as i64).to_le_bytes()).collect()
+    }
+
+    pub(super) fn shape_numbers(&self) -> [usize; Shape::NUMBERS] {
+        let conv = &self.conv;
+        let channels = conv.groups * conv.outputs;
+        let stored = if conv.sink == Sink::Matrix { channels } else { nncc_ir::padded_channels(channels) };
+        [
+            self.panel_groups(),
+            panel_widths(conv.outputs).len(),
+            self.chunks(),
+            self.rows,
+            conv.inputs / BLOCK,
+            self.pass_blocks,
+            self.passes(),
+            conv.inputs * conv.taps(),
+            self.input_image(),
+            conv.inputs * conv.input_plane(),
+            stored * conv.output_plane(),
+        ]
+    }
+
+    /// Reads the numbers of the shape.
+    pub(super) fn load_shape(&self, b: &mut Builder, operand: Value) -> Shape {
+        let mut shape = Shape::new(std::array::from_fn(|i| b.load(I64, operand.at(8 * i as i64))));
+        if self.conv.inputs < BLOCK {
+            shape.blocks = b.i64(0);
+        }
+        shape
+    }
+
+    /// Elements from one image of the input to the next.
+    pub(super) fn input_image(&self) -> usize {
+        let conv = &self.conv;
+        match conv.source {
+            Source::Blocked => nncc_ir::padded_channels(conv.groups * conv.inputs) * conv.input_plane(),
+            Source::Planar => conv.groups * conv.inputs * conv.input_plane(),
+            Source::Matrix { image, .. } => image,
+        }
+    }
+}
+
+/// Channel counts and what follows from them: what a kernel reads instead of having it as constants.
+pub(super) struct Shape {
+    /// Tasks' groups of panels in one group of channels.
+    pub panel_groups: Value,
+    /// Panels of one group of channels.
+    pub panels: Value,
+    /// Chunks of rows.
+    pub chunks: Value,
+    /// Rows of a chunk.
+    pub rows: Value,
+    /// Full blocks of input channels.
+    pub blocks: Value,
+    /// Of these, those of one pass.
+    pub pass_blocks: Value,
+    pub passes: Value,
+    /// Rows of 16 weights of one panel.
+    pub weight_rows: Value,
+    /// Elements of the input from one image to the next.
+    pub input_image: Value,
+    /// Elements of the input from one group of channels to the next.
+    pub input_group: Value,
+    /// Elements of the output from one image to the next.
+    pub output_image: Value,
+}
+
+impl Shape {
+    pub(super) const NUMBERS: usize = 11;
+
+    /// From the numbers in the order of the fields.
+    pub(super) fn new(numbers: [Value; Shape::NUMBERS]) -> Shape {
+        let [panel_groups, panels, chunks, rows, blocks, pass_blocks, passes, weight_rows, ..] = numbers;
+        let [.., input_image, input_group, output_image] = numbers;
+        Shape {
+            panel_groups,
+            panels,
+            chunks,
+            rows,
+            blocks,
+            pass_blocks,
+            passes,
+            weight_rows,
+            input_image,
+            input_group,
+            output_image,
+        }
+    }
+}
