@@ -18,7 +18,7 @@
 use super::conv::generic::element;
 use super::isa_name;
 use super::pointwise::elem_of;
-use super::window::{Axis, Run, TapGroup, div_rem};
+use super::window::{Axis, Run, TapGroup, div_rem, first_line};
 use crate::kir::{ArgDecl, Builder, Elem, FloatCc, I64, Index, IntCc, Kernel, Type, Value};
 use crate::math;
 use crate::target::Target;
@@ -219,10 +219,7 @@ impl Blocked<'_> {
         b.for_(lo, hi, 1, |b, r| {
             let (od, oh) = div_rem(b, r, height.outputs);
             let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
-            let id = depth.first_input(b, od);
-            let ih = height.first_input(b, oh);
-            let line = b.mul_imm(id, height.inputs as i64);
-            let line = b.add(line, ih);
+            let line = first_line(b, depth, height, [od, oh]);
             let x = b.ptr(x.at(0).idx(line, (row.inputs * pitch).max(1)));
             let first_pixel = b.mul_imm(r, row.outputs as i64);
             b.for_(0, width, lanes as i64, |b, lane| {

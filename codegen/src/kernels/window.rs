@@ -216,6 +216,22 @@ pub fn div_rem(b: &mut Builder, v: Value, k: usize) -> (Value, Value) {
     }
 }
 
+/// The line of a plane of lines that taps (0, 0) of the output line `at` (depth, height) read, if it is one.
+pub fn first_line(b: &mut Builder, depth: &Axis, height: &Axis, [d, h]: [Value; 2]) -> Value {
+    let d = depth.first_input(b, d);
+    let h = height.first_input(b, h);
+    let line = b.mul_imm(d, height.inputs as i64);
+    b.add(line, h)
+}
+
+/// The line where the output line `at` (depth, height) lies.
+pub fn line_place(b: &mut Builder, depth: &Axis, height: &Axis, [d, h]: [Value; 2]) -> Value {
+    let d = depth.place(b, d);
+    let h = height.place(b, h);
+    let line = b.mul_imm(d, height.out_extent as i64);
+    b.add(line, h)
+}
+
 /// `v / d` and `v % d` for indices, `d > 0`.
 pub fn div_rem_by(b: &mut Builder, v: Value, d: Value) -> (Value, Value) {
     let q = b.div_u(v, d);

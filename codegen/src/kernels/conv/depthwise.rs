@@ -26,7 +26,7 @@
 use super::Conv;
 use crate::kernels::epilogue::Site;
 use crate::kernels::isa_name;
-use crate::kernels::window::{Run, div_rem};
+use crate::kernels::window::{Run, div_rem, first_line, line_place};
 use crate::kir::{ArgDecl, Builder, Elem, IntCc, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::{BLOCK, padded_channels};
@@ -98,12 +98,7 @@ impl<'a> Depthwise<'a> {
 
     /// The kernel. Operands: x, w, bias (if there is one), the epilogue's extras, y.
     pub fn kernel(&self) -> Kernel {
-        let mut args = vec![ArgDecl::read("x", 4), ArgDecl::read("w", 64)];
-        if self.conv.bias {
-            args.push(ArgDecl::read("bias", 64));
-        }
-        args.extend((0..self.conv.epilogue.extras.len()).map(|i| ArgDecl::read(format!("e{i}"), 4)));
-        args.push(ArgDecl::write("y", 4));
+        let args = self.conv.arguments(&["x", "w"], ArgDecl::write("y", 4));
         let (shape, isa) = (self.conv.shape_name(), isa_name(self.target));
         let kind = if self.conv.inputs == 1 { "dwconv".into() } else { format!("conv_g{}", self.conv.inputs) };
         let mut b = Builder::new(format!("f32_{kind}_{shape}__{isa}_1x{}", self.pixels), args);
@@ -160,16 +155,10 @@ impl<'a> Depthwise<'a> {
         b.for_(lo, hi, 1, |b, r| {
             let (od, oh) = div_rem(b, r, height.outputs);
             let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
-            let id = depth.first_input(b, od);
-            let ih = height.first_input(b, oh);
-            let line = b.mul_imm(id, height.inputs as i64);
-            let line = b.add(line, ih);
+            let line = first_line(b, depth, height, [od, oh]);
             let input = b.mul_imm(line, (row.inputs * width * 4) as i64);
             let x = b.ptr(x.at(0).idx(input, 1));
-            let pd = depth.place(b, od);
-            let ph = height.place(b, oh);
-            let line = b.mul_imm(pd, height.out_extent as i64);
-            let line = b.add(line, ph);
+            let line = line_place(b, depth, height, [od, oh]);
             let output = b.mul_imm(line, (row.out_extent * width * 4) as i64);
             let y = b.add(y, output);
             // The vectors of a block share rows in L1.

@@ -19,6 +19,7 @@ pub mod winograd;
 
 use super::epilogue::Epilogue;
 use super::window::Axis;
+use crate::kir::ArgDecl;
 use nncc_ir::{BLOCK, Layout};
 
 /// A convolution over three spatial axes (missing ones are [`Axis::UNIT`]), or one phase of a transposed one.
@@ -97,6 +98,19 @@ impl From<Layout> for Source {
 }
 
 impl Conv {
+    /// The operands of a kernel: those named `first` (x, with alignment 4, or others, packed), bias (if there is one), the
+    /// epilogue's extras, y.
+    pub(crate) fn arguments(&self, first: &[&str], y: ArgDecl) -> Vec<ArgDecl> {
+        let of = |&name: &&str| ArgDecl::read(name, if name == "x" { 4 } else { 64 });
+        let mut args: Vec<ArgDecl> = first.iter().map(of).collect();
+        if self.bias {
+            args.push(ArgDecl::read("bias", 64));
+        }
+        args.extend((0..self.epilogue.extras.len()).map(|i| ArgDecl::read(format!("e{i}"), 4)));
+        args.push(y);
+        args
+    }
+
     /// Taps of the whole window.
     pub fn taps(&self) -> usize {
         self.axes.iter().map(|a| a.taps).product()

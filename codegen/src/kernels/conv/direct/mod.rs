@@ -288,12 +288,8 @@ impl<'a> Direct<'a> {
 
     /// The kernel. Operands: x, w, bias (if there is one), the epilogue's extras, y, [`shape`](Self::shape).
     pub fn kernel(&self) -> Kernel {
-        let mut args = vec![ArgDecl::read("x", 4), ArgDecl::read("w", 64)];
-        if self.conv.bias {
-            args.push(ArgDecl::read("bias", 64));
-        }
-        args.extend((0..self.conv.epilogue.extras.len()).map(|i| ArgDecl::read(format!("e{i}"), 4)));
-        args.push(if self.partial_sums() { ArgDecl::read_write("y", 4) } else { ArgDecl::write("y", 4) });
+        let y = if self.partial_sums() { ArgDecl::read_write("y", 4) } else { ArgDecl::write("y", 4) };
+        let mut args = self.conv.arguments(&["x", "w"], y);
         args.push(ArgDecl::read("shape", 64));
         let name = format!(
             "{}__{}_{}x{}",

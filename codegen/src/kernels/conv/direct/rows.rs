@@ -3,7 +3,7 @@
 use super::task::{Group, Lanes, Pass};
 use super::{Direct, F32_BYTES};
 use crate::kernels::epilogue::Site;
-use crate::kernels::window::{Run, div_rem};
+use crate::kernels::window::{Run, div_rem, first_line, line_place};
 use crate::kir::{Builder, Index, Value};
 use nncc_ir::BLOCK;
 
@@ -14,16 +14,10 @@ impl Direct<'_> {
         let (od, oh) = div_rem(b, row, height.outputs);
         let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
         // The pixel that tap (0, 0) of the row reads at column 0; may lie before the input.
-        let id = depth.first_input(b, od);
-        let ih = height.first_input(b, oh);
-        let plane_row = b.mul_imm(id, height.inputs as i64);
-        let plane_row = b.add(plane_row, ih);
-        let input = b.mul_imm(plane_row, width.inputs as i64);
-        let pd = depth.place(b, od);
-        let ph = height.place(b, oh);
-        let out_row = b.mul_imm(pd, height.out_extent as i64);
-        let out_row = b.add(out_row, ph);
-        let output = b.mul_imm(out_row, width.out_extent as i64);
+        let line = first_line(b, depth, height, [od, oh]);
+        let input = b.mul_imm(line, width.inputs as i64);
+        let line = line_place(b, depth, height, [od, oh]);
+        let output = b.mul_imm(line, width.out_extent as i64);
         let runs = width.runs(group.kind.pixels);
         let inner = runs.iter().any(|run| run.is_whole(width.taps));
         for runs in runs.chunk_by(|a, b| a.width == b.width) {

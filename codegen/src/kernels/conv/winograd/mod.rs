@@ -156,21 +156,9 @@ impl<'a> Winograd<'a> {
         format!("f32_conv_3x3_winograd{}{stage}__{}_{}t", self.minimal.outputs(), isa_name(self.target), self.tiles())
     }
 
-    /// The operands that follow x or M: bias (if there is one), the epilogue's extras, y.
-    fn rest_of_args(&self) -> Vec<ArgDecl> {
-        let mut args = Vec::new();
-        if self.conv.bias {
-            args.push(ArgDecl::read("bias", 64));
-        }
-        args.extend((0..self.conv.epilogue.extras.len()).map(|i| ArgDecl::read(format!("e{i}"), 4)));
-        args.push(ArgDecl::write("y", 4));
-        args
-    }
-
     /// The kernel of a walk in blocks, and its tasks. Operands: x, w, bias (if there is one), the epilogue's extras, y.
     pub fn blocked_kernel(&self) -> (Kernel, usize) {
-        let mut args = vec![ArgDecl::read("x", 4), ArgDecl::read("w", 64)];
-        args.extend(self.rest_of_args());
+        let args = self.conv.arguments(&["x", "w"], ArgDecl::write("y", 4));
         let mut b = Builder::new(self.name(""), args);
         let operands = Operands::of_args(&b, self.conv.bias, self.conv.epilogue.extras.len());
         b.tasks(|b, task| self.block_of_tiles(b, &operands, task));
@@ -246,8 +234,7 @@ impl<'a> Winograd<'a> {
 
     /// The third stage and its tasks: y from M. Operands: M, bias (if there is one), the epilogue's extras, y.
     pub fn output_kernel(&self) -> (Kernel, usize) {
-        let mut args = vec![ArgDecl::read("m", 64)];
-        args.extend(self.rest_of_args());
+        let args = self.conv.arguments(&["m"], ArgDecl::write("y", 4));
         let mut b = Builder::new(self.name("_output"), args);
         let operands = Operands::without_weights(&b, self.conv.bias, self.conv.epilogue.extras.len());
         let panels = self.conv.outputs / BLOCK;
