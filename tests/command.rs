@@ -210,6 +210,14 @@ fn errors_say_whose_fault_it_is() {
     let library = folder.file("text.so");
     std::fs::write(&library, "text").unwrap();
     fails(&["run", &library], 1, &format!("error: {library}: cannot load {library}: {library}: file too short"));
+    for flags in [["--target-cpu", "native"], ["--winograd", "off"], ["--dim", "N=1"]] {
+        fails(
+            &["run", &library, flags[0], flags[1]],
+            1,
+            &format!("error: {} says how to compile, but {library} is compiled already; give the .onnx file", flags[0]),
+        );
+    }
+    assert!(done(&["help"]).starts_with(&done(&["--help"])[..60]));
     assert_eq!(nncc(&["bench", &model, "--threads", &(abi::MAX_THREADS + 1).to_string()]).status.code(), Some(2));
 }
 

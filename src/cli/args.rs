@@ -38,6 +38,9 @@ pub enum Command {
     Bench(Bench),
     /// Compare a library with the reference evaluator, node by node
     Verify(Verify),
+    /// What `--help` prints; not listed there, which would cost it a line
+    #[command(hide = true)]
+    Help,
 }
 
 /// Flags that say what a model is: shared by everything that reads an .onnx file.
@@ -64,7 +67,7 @@ pub struct Compiling {
     #[arg(long, value_name = "CPU")]
     pub target_cpu: Option<String>,
     /// Optimization level, 0 to 3
-    #[arg(short = 'O', value_name = "LEVEL", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=3))]
+    #[arg(short = 'O', value_name = "LEVEL", default_value_t = DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=3))]
     pub opt_level: u8,
     /// Winograd's algorithm for 3x3 convolutions: auto, off, aggressive
     #[arg(long, value_name = "WHEN", default_value = "auto", value_enum, hide_possible_values = true)]
@@ -73,6 +76,27 @@ pub struct Compiling {
     #[arg(long)]
     pub size: bool,
 }
+
+impl Compiling {
+    /// A flag that asks for something else than the default, if there is one: what is compiled already cannot heed it.
+    pub fn given(&self) -> Option<&'static str> {
+        let Self { importing: Importing { dims, shapes, fixed }, target_cpu, opt_level, winograd, size } = self;
+        [
+            (!dims.is_empty(), "--dim"),
+            (!shapes.is_empty(), "--shape"),
+            (!fixed.is_empty(), "--fix"),
+            (target_cpu.is_some(), "--target-cpu"),
+            (*opt_level != DEFAULT_OPT_LEVEL, "-O"),
+            (*winograd != Winograd::default(), "--winograd"),
+            (*size, "--size"),
+        ]
+        .into_iter()
+        .find_map(|(given, flag)| given.then_some(flag))
+    }
+}
+
+/// `-O` when it is not given.
+const DEFAULT_OPT_LEVEL: u8 = 2;
 
 /// `--winograd`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -20,7 +20,7 @@ mod progress;
 mod run;
 mod verify;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use nncc::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -35,6 +35,7 @@ pub fn main() -> ExitCode {
         Some(args::Command::Inspect(a)) => inspect::run(a),
         Some(args::Command::Bench(a)) => bench::run(a),
         Some(args::Command::Verify(a)) => verify::run(a),
+        Some(args::Command::Help) => print(&args::Cli::command().render_help().to_string()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -72,6 +72,12 @@ pub fn open(
         let (compiled, _) = compiler.load_for(path, &|name| data.get(name).cloned())?;
         return Ok((compiled.jit()?.with_threads(threads)?, data));
     }
+    if let Some(flag) = shared.given() {
+        let path = path.display();
+        return Err(Error::Usage(format!(
+            "{flag} says how to compile, but {path} is compiled already; give the .onnx file"
+        )));
+    }
     let model = Model::open(path)?.with_threads(threads)?;
     let declared: Vec<Declared> = model
         .input_types()
