@@ -1,9 +1,9 @@
 //! The harness of the differential tests of lowering: one graph through every target, against the reference evaluator.
 //!
 //! [`check`] plans a graph with [`Separate`] places, lowers it for each of [`targets`], verifies every kernel, runs the
-//! program in the kernel IR interpreter, and where this machine can execute the level also as machine code. Each result is
-//! compared with the reference evaluation of the graph within a [`Tolerance`], and machine code with the interpreter bit by
-//! bit (NaNs count as equal).
+//! program in the kernel IR interpreter; the wide x86 levels also as machine code in the simulator, and what this machine
+//! can execute as machine code on it. Each result is compared with the reference evaluation of the graph within a
+//! [`Tolerance`], and machine code with the interpreter bit by bit (NaNs count as equal).
 //!
 //! What it makes visible: memory starts as NaN patterns, so padding lanes and places never written show up; the interpreter
 //! knows each operand's exact extent; native buffers stand between guard bytes; tasks are run in several uneven ranges, last
@@ -12,11 +12,13 @@
 //! Inputs and outputs may have any layout here (the harness stores and reads them blocked), although a model's are row-major:
 //! a kernel on blocked values is tested without the copies around it.
 
-use crate::backend::{self, BackendError};
+use crate::backend::testing::simulated::Simulated;
+use crate::backend::{self, BackendError, MachineCode};
+use crate::kir::Kernel;
 use crate::kir::{interp, verify};
 use crate::lower::{Algorithms, Placement, Separate, SetSource, lower_any_layout};
 use crate::program::{Arg, LevelPlan, MAX_ALIGN, Program, ShapeSet, Step};
-use crate::target::{Target, host_has};
+use crate::target::{Level, Target, host_has};
 use nncc_ir::eval::{Precision, evaluate};
 use nncc_ir::{Constant, DType, Data, Graph, Layout, Op, Tensor, ValueId, channel_blocks};
 use std::collections::HashMap;
@@ -104,20 +106,41 @@ fn compare(
         let run = Run { graph, plan: &plan, program: &program, target };
         let interpreted = run.run(inputs, &mut Interpreted);
         run.compare(&interpreted, want, tolerance, "interpreter");
-        if let Some(mut native) = Native::compile(&program, target) {
-            let got = run.run(inputs, &mut native);
+        let Some(code) = machine_code(&program, target) else { continue };
+        let agree = |got: Vec<Tensor>, how: &str| {
             for (i, (got, want)) in got.iter().zip(&interpreted).enumerate() {
                 if let Some(at) = first_difference(got, want) {
                     panic!(
-                        "{}: output {i}, element {at}: machine code gives {:?}, the interpreter {:?}",
+                        "{}: output {i}, element {at}: {how} gives {:?}, the interpreter {:?}",
                         target.level.name(),
                         got.to_f64()[at],
                         want.to_f64()[at]
                     );
                 }
             }
+        };
+        if matches!(target.level, Level::X86V3 | Level::X86V4) {
+            let mut simulator = Simulator::new(&program, &code, target.level);
+            agree(run.run(inputs, &mut simulator), "machine code in the simulator");
+        }
+        if host_has(target.level) {
+            agree(run.run(inputs, &mut Native::new(&program, &code)), "machine code");
         }
     }
+}
+
+/// The machine code of each kernel; `None` where no backend compiles the level.
+fn machine_code(program: &Program, target: &Target) -> Option<Vec<MachineCode>> {
+    let backend = match backend::for_target(target) {
+        Ok(backend) => backend,
+        Err(BackendError::Level(_)) => return None,
+        Err(e) => panic!("{e}"),
+    };
+    let compile = |k: &crate::program::ProgramKernel| match backend.compile(&k.ir, target) {
+        Ok(code) => code,
+        Err(e) => panic!("{}: {e}", target.level.name()),
+    };
+    Some(program.kernels.iter().map(compile).collect())
 }
 
 /// The graph with every constant and input replaced by its absolute value and evaluated in f64: for operators that are sums
@@ -361,31 +384,64 @@ fn ranges(tasks: u64) -> Vec<(i64, i64)> {
     cuts.windows(2).rev().filter(|w| w[0] < w[1]).map(|w| (w[0] as i64, w[1] as i64)).collect()
 }
 
+/// Runs a step's tasks with each operand in a buffer of its own, of exactly its extent.
+fn step_on_copies(
+    run: &Run<'_>,
+    step: &Step,
+    memory: &mut Memory,
+    mut tasks: impl FnMut(&Kernel, &mut [Vec<u8>], usize, i64, i64) -> Result<(), String>,
+) {
+    let kernel = &run.program.kernels[step.kernel.0 as usize].ir;
+    for (begin, end) in ranges(step.tasks) {
+        let mut buffers: Vec<Vec<u8>> = Vec::new();
+        for &arg in step.args.iter().take(kernel.args.len()) {
+            let len = run.extent(memory, arg);
+            let (buffer, offset) = memory.buffer(arg);
+            buffers.push(buffer[offset..offset + len].to_vec());
+        }
+        let before = buffers.clone();
+        if let Err(e) = tasks(kernel, &mut buffers, memory.scratch_bytes, begin, end) {
+            panic!("{}: {e}", run.target.level.name());
+        }
+        for ((&arg, before), after) in step.args.iter().zip(&before).zip(&buffers) {
+            let (buffer, offset) = memory.buffer(arg);
+            for (i, (b, a)) in before.iter().zip(after).enumerate() {
+                if a != b {
+                    buffer[offset + i] = *a;
+                }
+            }
+        }
+    }
+}
+
 struct Interpreted;
 
 impl Executor for Interpreted {
     fn step(&mut self, run: &Run<'_>, step: &Step, memory: &mut Memory) {
-        let kernel = &run.program.kernels[step.kernel.0 as usize].ir;
-        for (begin, end) in ranges(step.tasks) {
-            let mut buffers: Vec<Vec<u8>> = Vec::new();
-            for &arg in step.args.iter().take(kernel.args.len()) {
-                let len = run.extent(memory, arg);
-                let (buffer, offset) = memory.buffer(arg);
-                buffers.push(buffer[offset..offset + len].to_vec());
-            }
-            let before = buffers.clone();
-            if let Err(e) = interp::run(kernel, run.target, &mut buffers, memory.scratch_bytes, begin, end) {
-                panic!("{}: {e}", run.target.level.name());
-            }
-            for ((&arg, before), after) in step.args.iter().zip(&before).zip(&buffers) {
-                let (buffer, offset) = memory.buffer(arg);
-                for (i, (b, a)) in before.iter().zip(after).enumerate() {
-                    if a != b {
-                        buffer[offset + i] = *a;
-                    }
-                }
-            }
-        }
+        step_on_copies(run, step, memory, |kernel, buffers, scratch, begin, end| {
+            interp::run(kernel, run.target, buffers, scratch, begin, end).map_err(|e| e.to_string())
+        });
+    }
+}
+
+/// The kernels of a program as the simulator decoded them.
+struct Simulator(Vec<Simulated>);
+
+impl Simulator {
+    fn new(program: &Program, code: &[MachineCode], level: Level) -> Simulator {
+        let decode = |(code, k): (&MachineCode, &crate::program::ProgramKernel)| {
+            Simulated::new(code, level).unwrap_or_else(|e| panic!("{}: {e}", k.ir.name))
+        };
+        Simulator(code.iter().zip(&program.kernels).map(decode).collect())
+    }
+}
+
+impl Executor for Simulator {
+    fn step(&mut self, run: &Run<'_>, step: &Step, memory: &mut Memory) {
+        let code = &self.0[step.kernel.0 as usize];
+        step_on_copies(run, step, memory, |kernel, buffers, scratch, begin, end| {
+            code.run(kernel, buffers, scratch, begin, end).map(drop)
+        });
     }
 }
 
@@ -398,25 +454,13 @@ struct Native {
 }
 
 impl Native {
-    /// `None` where this machine cannot run the level, or no backend compiles it yet.
-    fn compile(program: &Program, target: &Target) -> Option<Native> {
+    /// Code for a level that this machine has.
+    fn new(program: &Program, code: &[MachineCode]) -> Native {
         use cranelift_module::{Linkage, Module};
-        if !host_has(target.level) {
-            return None;
-        }
-        let backend = match backend::for_target(target) {
-            Ok(backend) => backend,
-            Err(BackendError::Level(_)) => return None,
-            Err(e) => panic!("{e}"),
-        };
         let builder = cranelift_jit::JITBuilder::new(cranelift_module::default_libcall_names()).expect("a host JIT");
         let mut module = cranelift_jit::JITModule::new(builder);
         let mut ids = Vec::new();
-        for k in &program.kernels {
-            let code = match backend.compile(&k.ir, target) {
-                Ok(code) => code,
-                Err(e) => panic!("{}: {e}", target.level.name()),
-            };
+        for (k, code) in program.kernels.iter().zip(code) {
             let signature = module.make_signature();
             let id = module.declare_function(&k.ir.name, Linkage::Local, &signature).expect("names are unique");
             module
@@ -431,7 +475,7 @@ impl Native {
             unsafe { std::mem::transmute::<*const u8, Entry>(code) }
         });
         let entries = entries.collect();
-        Some(Native { _module: module, entries })
+        Native { _module: module, entries }
     }
 }
 

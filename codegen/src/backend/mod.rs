@@ -9,7 +9,7 @@
 //! relocations, no calls, no unwind information. Which backend compiles a level is said in one place, [`for_target`].
 
 pub mod cranelift;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
 pub mod x64;
 

@@ -1,7 +1,8 @@
 //! Accuracy of the elementary functions over all exponents, in ulp against `f64` references, through the interpreter (with and
 //! without fused multiply-add) and, with many more samples, through machine code.
 
-use crate::backend::{self, testing::run_native};
+use crate::backend;
+use crate::backend::testing::{native, simulated::Simulated};
 use crate::kir::{ArgDecl, Builder, Elem, Kernel, Type, Value, interp};
 use crate::target::Target;
 
@@ -169,13 +170,26 @@ fn worst(elem: Elem, x: &[u8], y: &[u8], reference: fn(f64) -> f64, counts: impl
     worst
 }
 
-fn run(kernel: &Kernel, target: &Target, x: &[u8], native: bool, tasks: i64) -> Vec<u8> {
+/// Who computes.
+#[derive(Clone, Copy)]
+enum By {
+    Interpreter,
+    MachineCode,
+    Simulator,
+}
+
+fn run(kernel: &Kernel, target: &Target, x: &[u8], by: By, tasks: i64) -> Vec<u8> {
     let mut buffers = vec![x.to_vec(), vec![0; x.len()]];
-    if native {
-        let code = backend::for_target(target).unwrap().compile(kernel, target).unwrap();
-        return run_native(&code, &buffers, 64, 0, tasks).pop().unwrap();
+    let code = || backend::for_target(target).unwrap().compile(kernel, target).unwrap();
+    match by {
+        By::Interpreter => interp::run(kernel, target, &mut buffers, 64, 0, tasks).unwrap(),
+        By::MachineCode => buffers = native::run(&code(), &buffers, 64, 0, tasks),
+        By::Simulator => {
+            Simulated::new(&code(), target.level)
+                .and_then(|code| code.run(kernel, &mut buffers, 64, 0, tasks))
+                .unwrap();
+        }
     }
-    interp::run(kernel, target, &mut buffers, 64, 0, tasks).unwrap();
     buffers.pop().unwrap()
 }
 
@@ -189,12 +203,12 @@ fn native_targets() -> Vec<Target> {
 /// The most that any function may be off.
 const LIMIT: f64 = 4.0;
 
-fn check(elem: Elem, mantissas: u64, target: &Target, native: bool) {
+fn check(elem: Elem, mantissas: u64, target: &Target, by: By) {
     let x = bytes(elem, &samples(elem, mantissas));
     let mut failures = Vec::new();
     for (name, f, reference) in functions() {
         let ty = Type::of(elem, target.lanes(elem));
-        let y = run(&kernel(ty, f), target, &x, native, (x.len() / ty.bytes().unwrap()) as i64);
+        let y = run(&kernel(ty, f), target, &x, by, (x.len() / ty.bytes().unwrap()) as i64);
         // f64 arguments beyond 2^50 are where the documentation ends.
         let trig = matches!(name, "sin" | "cos" | "tan");
         let counts = |v: f64| !(trig && elem == Elem::F64 && v.is_finite() && v.abs() > 2f64.powi(50));
@@ -209,26 +223,35 @@ fn check(elem: Elem, mantissas: u64, target: &Target, native: bool) {
 
 #[test]
 fn f32_within_4_ulp_by_the_interpreter() {
-    check(Elem::F32, 6, &Target::aarch64(), false);
-    check(Elem::F32, 6, &Target::x86_64_v1(), false);
+    check(Elem::F32, 6, &Target::aarch64(), By::Interpreter);
+    check(Elem::F32, 6, &Target::x86_64_v1(), By::Interpreter);
 }
 
 #[test]
 fn f64_within_4_ulp_by_the_interpreter() {
-    check(Elem::F64, 1, &Target::aarch64(), false);
-    check(Elem::F64, 1, &Target::x86_64_v1(), false);
+    check(Elem::F64, 1, &Target::aarch64(), By::Interpreter);
+    check(Elem::F64, 1, &Target::x86_64_v1(), By::Interpreter);
 }
 
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn f32_within_4_ulp_by_machine_code() {
-    native_targets().iter().for_each(|target| check(Elem::F32, 250, target, true));
+    native_targets().iter().for_each(|target| check(Elem::F32, 250, target, By::MachineCode));
 }
 
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn f64_within_4_ulp_by_machine_code() {
-    native_targets().iter().for_each(|target| check(Elem::F64, 16, target, true));
+    native_targets().iter().for_each(|target| check(Elem::F64, 16, target, By::MachineCode));
+}
+
+/// The wide levels on any machine.
+#[test]
+fn within_4_ulp_by_the_simulator() {
+    for target in [Target::x86_64_v3(), Target::x86_64_v4()] {
+        check(Elem::F32, 20, &target, By::Simulator);
+        check(Elem::F64, 2, &target, By::Simulator);
+    }
 }
 
 #[test]
@@ -237,7 +260,7 @@ fn scalars_and_pairs_too() {
     for (name, f, _) in functions() {
         let run = |lanes: usize| {
             let ty = Type::of(Elem::F32, lanes);
-            run(&kernel(ty, f), &Target::aarch64(), &x, false, (x.len() / ty.bytes().unwrap()) as i64)
+            run(&kernel(ty, f), &Target::aarch64(), &x, By::Interpreter, (x.len() / ty.bytes().unwrap()) as i64)
         };
         let four = run(4);
         assert!(crate::kir::arbitrary::first_difference(Elem::F32, &run(1), &four).is_none(), "{name}: scalar");

@@ -2,8 +2,9 @@
 
 use super::Cranelift;
 use crate::backend::Backend;
+use crate::backend::testing::emulated::{AARCH64, Machine, X86_64_V1, check_on};
 use crate::backend::testing::instructions::every_instruction;
-use crate::backend::testing::{AARCH64, Machine, X86_64_V1, check_on, native_difference};
+use crate::backend::testing::native_difference;
 use crate::kir::arbitrary::{Case, case};
 use crate::kir::{ArgDecl, Builder, Elem, Type, Value};
 use crate::target::Target;

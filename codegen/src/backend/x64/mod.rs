@@ -41,9 +41,16 @@ impl X64 {
         let internal = |what: String| BackendError::Internal { kernel: kernel.name.clone(), what };
         let evex = target.level == Level::X86V4;
         let code = select::select(kernel, target).map_err(unsupported)?;
+        let environment = vcode::machine_env(evex);
         let options = RegallocOptions { validate_ssa: cfg!(debug_assertions), ..RegallocOptions::default() };
-        let out = regalloc2::run(&code, &vcode::machine_env(evex), &options)
+        let out = regalloc2::run(&code, &environment, &options)
             .map_err(|e| internal(format!("register allocation: {e:?}")))?;
+        if cfg!(debug_assertions) {
+            // Every allocation of every test, by an algorithm that shares nothing with the allocator's.
+            let mut checker = regalloc2::checker::Checker::new(&code, &environment);
+            checker.prepare(&out);
+            checker.run().map_err(|e| internal(format!("the register allocation is wrong: {e:?}")))?;
+        }
         emit::emit(&code, &out, evex).map_err(internal)
     }
 }
