@@ -123,7 +123,7 @@ macro_rules! float {
                     0x9 => a < b || unordered,
                     0xa => a <= b || unordered,
                     0xb => false,
-                    0xc => a < b || a > b,
+                    0xc => a != b && !unordered,
                     0xd => a >= b,
                     0xe => a > b,
                     _ => true,

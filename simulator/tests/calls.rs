@@ -121,8 +121,8 @@ fn levels_know_their_instructions() {
     assert_eq!(levels(|a| a.addps(xmm1, xmm2)), [true, true, true]);
     assert_eq!(levels(|a| a.vaddps(xmm1, xmm2, xmm3)), [false, true, true]);
     assert_eq!(levels(|a| a.pabsb(xmm1, xmm2)), [false, true, true]);
-    // A mask exists in EVEX only, whatever the width.
-    assert_eq!(levels(|a| a.vaddps(xmm1.k1(), xmm2, xmm3)), [false, false, true]);
+    // The same instruction in the encoding that has masks and registers 16 to 31.
+    assert_eq!(levels(|a| a.evex().vaddps(xmm1, xmm2, xmm3)), [false, false, true]);
     assert_eq!(levels(|a| a.kmovq(k1, k2)), [false, false, true]);
     assert_eq!(levels(|a| a.vpermb(zmm1, zmm2, zmm3)), [false, false, false]);
 }

@@ -147,7 +147,7 @@ impl Values {
             Kind::Int => self.of(&INTS),
             Kind::Small => {
                 let lane = self.of(&[1u32, 2, 4, 8]) * 8;
-                (0..64 / lane).fold(0, |w, i| w | (random >> (8 * i % 56) & 0xff) % 80 << (lane * i))
+                (0..64 / lane).fold(0, |w, i| w | (((random >> (8 * i % 56) & 0xff) % 80) << (lane * i)))
             }
             Kind::Bits => random,
         }
