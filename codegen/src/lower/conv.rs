@@ -21,7 +21,7 @@ use crate::kernels::conv::depthwise::Depthwise;
 use crate::kernels::conv::direct::Direct;
 use crate::kernels::conv::generic::{Generic, GenericAxis};
 use crate::kernels::conv::winograd::transform::Minimal;
-use crate::kernels::conv::winograd::{self, Winograd};
+use crate::kernels::conv::winograd::{self, Walk, Winograd};
 use crate::kernels::conv::{Conv as ConvShape, Sink, Weights};
 use crate::kernels::window::Axis;
 use crate::kir::Elem;
@@ -219,7 +219,7 @@ fn phases_of(axis: &GenericAxis) -> Vec<(Axis, Vec<usize>)> {
         .collect()
 }
 
-/// Appends a Winograd convolution: one step, or three with its intermediates in the workspace.
+/// Appends a Winograd convolution: one step, or two or three with its intermediates in the workspace.
 fn lower_winograd(
     cx: &mut LowerCx<'_, '_>,
     parts: &Parts,
@@ -232,17 +232,24 @@ fn lower_winograd(
     let weights = cx.packed(Packed::winograd(panels, weights));
     cx.scratch(winograd.scratch());
     let args = parts.args(cx, weights)?;
-    if !winograd.is_staged() {
+    if let Walk::Blocked { .. } = winograd.walk() {
         let (kernel, tasks) = winograd.blocked_kernel();
         let id = cx.kernel(kernel);
         cx.step(Call::new(id, &args, tasks));
         return Ok(());
     }
     let v = cx.workspace(shape.batch * winograd.v_bytes());
-    let m = cx.workspace(shape.batch * winograd.m_bytes());
     let (kernel, tasks) = winograd.input_kernel();
     let id = cx.kernel(kernel);
     cx.step(Call::new(id, &[args[0], v], tasks).labelled("winograd input"));
+    if let Walk::Grouped { .. } = winograd.walk() {
+        let (kernel, tasks) = winograd.grouped_kernel();
+        let id = cx.kernel(kernel);
+        let args: Vec<Arg> = [v].into_iter().chain(args[1..].iter().copied()).collect();
+        cx.step(Call::new(id, &args, tasks).labelled("winograd groups").with_macs(shape.macs()));
+        return Ok(());
+    }
+    let m = cx.workspace(shape.batch * winograd.m_bytes());
     let (kernel, tasks) = winograd.product_kernel();
     let id = cx.kernel(kernel);
     let product_shape = cx.constant(winograd.product_shape());

@@ -7,8 +7,12 @@
 //!          + bytes beyond L2 / B
 //!
 //! bytes      blocked:  U * blocks           (once when it fits a quarter of L2)
-//!            staged:   U + 2 (V + M)
+//!            grouped:  U * (once, or for each run of tiles when a group of panels does not fit beside M)
+//!                      + V * (1 + groups)   (none when V fits half of L2)
+//!            staged:   U + 2 (V + M)        (U alone when V and M fit half of L2)
 //! ```
+//!
+//! Blocks and runs are small enough for [`TASKS`] tasks where each has enough to do, so that threads have something to share.
 //!
 //! `B` = 5 bytes a cycle, what one server core reads from its last-level cache and from memory alike (Ice Lake: 13 GB/s at
 //! 2.6 GHz). The shares of the peak and the 4.2 cycles were measured on that core. The larger of two costs decides, so they
@@ -45,9 +49,19 @@ pub enum Walk {
         /// Tiles of a block.
         tiles: usize,
     },
+    /// V of all tiles first; then for each group of panels, runs of at most `tiles` tiles through the other two stages.
+    Grouped {
+        /// Tiles of a run.
+        tiles: usize,
+    },
     /// One stage after the other, all tiles in each.
     Staged,
 }
+
+/// Tasks that a walk makes at least, for a few threads to share evenly.
+const TASKS: usize = 8;
+/// Multiply-adds below which a task is not worth a thread: some 5 to 20 microseconds.
+const MACS_A_TASK: usize = 1 << 18;
 
 impl Size {
     /// Of a convolution.
@@ -74,19 +88,36 @@ fn rate(target: &Target) -> f64 {
 /// The walk with the least traffic, and the bytes of it.
 fn traffic(target: &Target, size: &Size, minimal: Minimal) -> (Walk, f64) {
     let (places, tiles) = (minimal.inputs() * minimal.inputs(), size.tiles(minimal));
+    let place = |channels: usize| places * F32_BYTES * channels; // bytes of one tile
     let u = size.weight_bytes(Some(minimal));
-    let all = places * F32_BYTES * tiles * (size.inputs + size.outputs);
-    // V and M of a block take three quarters of L2; four panels of M are there at a time.
+    let (v, m) = (size.batch * tiles * place(size.inputs), size.batch * tiles * place(size.outputs));
+    // Four panels of M are there at a time.
     let panels = size.outputs.min(4 * BLOCK);
-    let block = (target.l2 / 4 * 3 / (places * F32_BYTES * (size.inputs + panels))).clamp(1, tiles);
+    let groups = size.outputs.div_ceil(panels);
+    let macs = size.batch * tiles * places * size.inputs * size.outputs;
+    let tasks = (macs / MACS_A_TASK).clamp(1, TASKS);
+    // The most tiles of a task, of which there are `others` for each tile.
+    let share = |others: usize| (tiles * size.batch * others).div_ceil(tasks).max(1);
+
+    // V and M of a block take three quarters of L2.
+    let block = (target.l2 / 4 * 3 / (place(size.inputs) + place(panels))).clamp(1, tiles).min(share(1));
     let blocks = size.batch * tiles.div_ceil(block);
     let blocked = if u <= target.l2 / 4 { u } else { u * blocks };
-    let staged = u + 2 * all * size.batch;
-    if staged < blocked && all <= target.l3.max(target.l2) {
-        (Walk::Staged, staged as f64)
-    } else {
-        (Walk::Blocked { tiles: block }, blocked as f64)
+    let mut best = (Walk::Blocked { tiles: block }, blocked);
+
+    // M of a run takes a quarter of L2, beside the weights of a group.
+    let run = (target.l2 / 4 / place(panels)).clamp(1, tiles).min(share(groups));
+    let runs = size.batch * tiles.div_ceil(run);
+    let weights = if u / groups <= target.l2 / 8 * 5 { u } else { u * runs };
+    let grouped = weights + if v <= target.l2 / 2 { 0 } else { v * (1 + groups) };
+    let staged = u + if v + m <= target.l2 / 2 { 0 } else { 2 * (v + m) };
+    let beyond = target.l3.max(target.l2);
+    for (walk, bytes, kept) in [(Walk::Grouped { tiles: run }, grouped, v), (Walk::Staged, staged, v + m)] {
+        if bytes < best.1 && kept <= beyond {
+            best = (walk, bytes);
+        }
     }
+    (best.0, best.1 as f64)
 }
 
 /// How Winograd walks a convolution.

@@ -7,16 +7,17 @@
 //! ```
 //!
 //! `U[k] = (G g G^T)[k]` is packed. The products are the [direct](super::direct) template's: a grouped 1x1 convolution whose
-//! groups are the `n*n` places of a tile and whose pixels are tiles. There are two ways to walk this, see [`cost`]:
+//! groups are the `n*n` places of a tile and whose pixels are tiles. There are three ways to walk this, see [`cost`]:
 //!
 //! | | steps | V and M | U is read |
 //! |---|---|---|---|
 //! | [`Blocked`](Walk::Blocked) | one kernel, tasks are blocks of tiles | of a block, in scratch, within L2 | once a block |
+//! | [`Grouped`](Walk::Grouped) | two kernels; tasks of the second are groups of panels and runs of tiles | V of all tiles in the workspace, M of a run in scratch | once, where a group stays in L2 |
 //! | [`Staged`](Walk::Staged) | three kernels, each with tasks of its own | of all tiles, in the workspace | once |
 //!
 //! Both transforms work on vectors of channels, columns first, through a patch of scratch memory that stays in L1
-//! (`input.rs`, `output.rs`). Blocks of tiles that do not divide the grid overlap: the doubled outputs are written twice with the
-//! same bits, which an epilogue that reads where it writes forbids (`in_place`); then the blocks divide the grid.
+//! (`input.rs`, `output.rs`). Blocks and runs of tiles that do not divide the grid overlap: the doubled outputs are written twice with the
+//! same bits, which an epilogue that reads where it writes forbids (`in_place`); then they divide the grid.
 //!
 //! Lavin and Gray 2015 (arXiv:1509.09308).
 //! Limits: two spatial axes, one group, channels in whole blocks, short epilogues.
@@ -34,9 +35,9 @@ use super::{Conv, Sink, Source, Weights};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::isa_name;
 use crate::kernels::window::{Axis, balanced, div_rem};
-use crate::kir::{ArgDecl, Builder, Elem, Kernel, Type, Value};
+use crate::kir::{ArgDecl, Builder, Elem, Index, IntCc, Kernel, Type, Value};
 use crate::target::Target;
-use cost::Walk;
+pub use cost::Walk;
 use nncc_ir::BLOCK;
 use std::ops::Range;
 use transform::Minimal;
@@ -53,8 +54,10 @@ pub struct Winograd<'a> {
     minimal: Minimal,
     /// Tiles of the output: rows, columns.
     grid: [usize; 2],
-    /// Tiles of a block: rows, columns; the whole grid in stages.
+    /// Tiles that V holds: rows, columns; the whole grid but for a walk in blocks.
     block: [usize; 2],
+    /// Tiles that M holds.
+    run: usize,
     walk: Walk,
     product: Direct<'a>,
 }
@@ -78,20 +81,21 @@ impl<'a> Winograd<'a> {
         let grid = [conv.axes[1].outputs.div_ceil(m), conv.axes[2].outputs.div_ceil(m)];
         let size = cost::Size::of(conv);
         let walk = cost::walk(target, &size, minimal);
+        let cut = |count: usize, most: usize| match in_place {
+            false => balanced(count, most).next().unwrap_or(1),
+            true => (1..=most.min(count)).rev().find(|b| count.is_multiple_of(*b)).unwrap_or(1),
+        };
         let block = match walk {
-            Walk::Staged => grid,
+            Walk::Staged | Walk::Grouped { .. } => grid,
             Walk::Blocked { tiles } => {
-                let cut = |count: usize, most: usize| match in_place {
-                    false => balanced(count, most).next().unwrap_or(1),
-                    true => (1..=most.min(count)).rev().find(|b| count.is_multiple_of(*b)).unwrap_or(1),
-                };
                 let columns = cut(grid[1], tiles);
                 [if columns == grid[1] { cut(grid[0], tiles / columns) } else { 1 }, columns]
             }
         };
-        let places = minimal.inputs() * minimal.inputs();
         let tiles = block[0] * block[1];
-        let row = Axis { inputs: tiles, outputs: tiles, out_extent: tiles, ..Axis::UNIT };
+        let run = if let Walk::Grouped { tiles: most } = walk { cut(tiles, most) } else { tiles };
+        let places = minimal.inputs() * minimal.inputs();
+        let row = Axis { inputs: tiles, outputs: run, out_extent: run, ..Axis::UNIT };
         let product = Conv {
             batch: if walk == Walk::Staged { conv.batch } else { 1 },
             groups: places,
@@ -101,12 +105,12 @@ impl<'a> Winograd<'a> {
             ..conv.clone()
         };
         let product = Direct::new(target, &product, false);
-        Winograd { target, conv: conv.clone(), minimal, grid, block, walk, product }
+        Winograd { target, conv: conv.clone(), minimal, grid, block, run, walk, product }
     }
 
-    /// Is it one kernel, or three with V and M between them?
-    pub fn is_staged(&self) -> bool {
-        self.walk == Walk::Staged
+    /// How it walks: in one kernel, two with V between them, or three with M as well.
+    pub fn walk(&self) -> Walk {
+        self.walk
     }
 
     fn places(&self) -> usize {
@@ -126,7 +130,7 @@ impl<'a> Winograd<'a> {
         self.places() * self.conv.inputs * self.tiles() * F32_BYTES
     }
 
-    /// Bytes of M: of one image in stages, of one group of panels in blocks.
+    /// Bytes of M: of one image in stages, else of a block's or a run's group of panels.
     pub fn m_bytes(&self) -> usize {
         self.places() * self.m_place()
     }
@@ -135,25 +139,26 @@ impl<'a> Winograd<'a> {
     fn m_place(&self) -> usize {
         let panels = match self.walk {
             Walk::Staged => self.conv.outputs / BLOCK,
-            Walk::Blocked { .. } => self.product.panels_of_a_tile(),
+            Walk::Blocked { .. } | Walk::Grouped { .. } => self.product.panels_of_a_tile(),
         };
-        panels * self.tiles() * PIXEL
+        panels * self.run * PIXEL
     }
 
     fn patches(&self) -> usize {
         2 * self.places() * PIXEL
     }
 
-    /// Scratch bytes of a thread: V and M of a block, and two patches of a tile.
+    /// Scratch bytes of a thread: V and M of a block, M of a run, and two patches of a tile.
     pub fn scratch(&self) -> usize {
         match self.walk {
             Walk::Staged => self.patches().max(self.product.scratch()),
+            Walk::Grouped { .. } => self.m_bytes() + self.patches(),
             Walk::Blocked { .. } => self.v_bytes() + self.m_bytes() + self.patches(),
         }
     }
 
     fn name(&self, stage: &str) -> String {
-        format!("f32_conv_3x3_winograd{}{stage}__{}_{}t", self.minimal.outputs(), isa_name(self.target), self.tiles())
+        format!("f32_conv_3x3_winograd{}{stage}__{}_{}t", self.minimal.outputs(), isa_name(self.target), self.run)
     }
 
     /// The kernel of a walk in blocks, and its tasks. Operands: x, w, bias (if there is one), the epilogue's extras, y.
@@ -183,21 +188,81 @@ impl<'a> Winograd<'a> {
         let all = 0..self.tiles() as i64;
         b.for_(0, self.conv.inputs / BLOCK, 1, |b, block| self.transform_input(b, operands.x, v, &at, block, &all));
         let product = Operands { x: v, w: operands.w, bias: None, extras: Vec::new(), y: m };
-        for (range, (groups, panels)) in self.product.group_ranges().into_iter().enumerate() {
-            let Range { start, end } = groups;
-            b.for_(start, end, 1, |b, group| {
-                b.for_(0, self.places(), 1, |b, k| {
-                    let y = b.mul_imm(k, self.m_place() as i64);
-                    self.product.one_group(b, &product, range, [k, group], y);
-                });
-                let first_panel = b.mul_imm(group, self.product.panels_of_a_tile() as i64);
-                b.for_(0, panels, 1, |b, panel| {
-                    let m = b.ptr(m.at(0).idx(panel, self.tiles() * PIXEL));
-                    let panel = b.add(first_panel, panel);
-                    self.transform_output(b, operands, m, &at, panel, &all);
-                });
+        for (range, (groups, _)) in self.product.group_ranges().into_iter().enumerate() {
+            b.for_(groups.start, groups.end, 1, |b, group| {
+                self.group_of_panels(b, operands, &product, (range, group), m, (&at, &all));
             });
         }
+    }
+
+    /// Products and outputs of some tiles for one group of panels, which is one of `group_ranges()[range]`. `m` is where M
+    /// would begin if it held all tiles from the first one on.
+    fn group_of_panels<I: Copy + Into<Index>>(
+        &self,
+        b: &mut Builder,
+        operands: &Operands,
+        product: &Operands,
+        (range, group): (usize, Value),
+        m: Value,
+        (at, tiles): (&BlockAt, &Range<I>),
+    ) {
+        b.for_(0, self.places(), 1, |b, k| {
+            let y = b.mul_imm(k, self.m_place() as i64);
+            self.product.one_group(b, product, range, [k, group], y);
+        });
+        let first_panel = b.mul_imm(group, self.product.panels_of_a_tile() as i64);
+        let (_, panels) = self.product.group_ranges()[range].clone();
+        b.for_(0, panels, 1, |b, panel| {
+            let m = b.ptr(m.at(0).idx(panel, self.run * PIXEL));
+            let panel = b.add(first_panel, panel);
+            self.transform_output(b, operands, m, at, panel, tiles);
+        });
+    }
+
+    /// The second kernel of a walk in groups, and its tasks: y from V. Operands: V, w, bias (if there is one), the epilogue's
+    /// extras, y. Tasks of a group stand together: its weights stay in L2.
+    pub fn grouped_kernel(&self) -> (Kernel, usize) {
+        let args = self.conv.arguments(&["v", "w"], ArgDecl::write("y", 4));
+        let mut b = Builder::new(self.name("_grouped"), args);
+        let operands = Operands::of_args(&b, self.conv.bias, self.conv.epilogue.extras.len());
+        let runs = self.tiles().div_ceil(self.run);
+        b.tasks(|b, task| {
+            let (rest, run) = div_rem(b, task, runs);
+            let (group, image) = div_rem(b, rest, self.conv.batch);
+            let ranges = self.product.group_ranges();
+            match &ranges[..] {
+                [_, rest] => {
+                    let bound = b.i64(rest.0.start as i64);
+                    let is_full = b.icmp(IntCc::LtS, group, bound);
+                    let part = |b: &mut Builder, range: usize| {
+                        self.run_of_tiles(b, &operands, range, [group, image, run]);
+                        Vec::new()
+                    };
+                    b.if_(is_full, |b| part(b, 0), |b| part(b, 1));
+                }
+                _ => self.run_of_tiles(b, &operands, 0, [group, image, run]),
+            }
+        });
+        (b.finish(), self.product.panel_groups() * self.conv.batch * runs)
+    }
+
+    fn run_of_tiles(&self, b: &mut Builder, operands: &Operands, range: usize, [group, image, run]: [Value; 3]) {
+        // The last run begins early enough to be whole.
+        let start = b.mul_imm(run, self.run as i64);
+        let last = b.i64((self.tiles() - self.run) as i64);
+        let start = b.min_s(start, last);
+        let end = b.add_imm(start, self.run as i64);
+        let v = b.ptr(operands.x.at(0).idx(image, self.v_bytes()));
+        let v = b.ptr(v.at(0).idx(start, PIXEL));
+        let m = b.scratch();
+        let patches = b.ptr(m.at(self.m_bytes() as i64));
+        let product = Operands { x: v, w: operands.w, bias: None, extras: Vec::new(), y: m };
+        let zero = b.i64(0);
+        let at = BlockAt { image, first: [zero, zero], patches };
+        // Tiles are counted from the first of the plane, M begins at the run's.
+        let before = b.mul_imm(start, -(PIXEL as i64));
+        let m = b.ptr(m.at(0).idx(before, 1));
+        self.group_of_panels(b, operands, &product, (range, group), m, (&at, &(start..end)));
     }
 
     /// Runs of tiles that a task of a stage takes: enough of them for a few threads.

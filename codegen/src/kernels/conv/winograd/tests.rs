@@ -1,5 +1,6 @@
 //! Winograd convolutions of awkward shapes, on all targets, against the reference evaluator.
 
+use super::cost::{Size, Walk, walk};
 use super::transform::Minimal;
 use crate::lower::Algorithms;
 use crate::testing::{check_with, constant, sum_tolerance, targets, tensor};
@@ -123,4 +124,18 @@ fn many_tiles_take_several_blocks() {
 fn many_channels_go_in_stages() {
     // U is 36 * 4 * 160 * 96 bytes, more than V and M of all tiles.
     Problem { batch: 2, ..Problem::plain(Minimal::F4, [160, 96], [9, 13]) }.check(true);
+}
+
+#[test]
+fn few_tiles_of_many_channels_go_in_groups() {
+    // U, 36 * 4 * 48 * 144 bytes, is too much to be read once a block, and V and M of all 56 tiles too much for L2; V alone and
+    // U of a group of panels fit.
+    let minimal = Minimal::F4;
+    let target = crate::target::Target::x86_64_v4();
+    let size = Size { batch: 1, inputs: 48, outputs: 144, plane: [26, 30] };
+    assert!(matches!(walk(&target, &size, minimal), Walk::Grouped { .. }), "{:?}", walk(&target, &size, minimal));
+    for batch in [1, 2] {
+        let problem = Problem { batch, ..Problem::plain(minimal, [48, 144], [26, 30]) };
+        problem.check(true);
+    }
 }
