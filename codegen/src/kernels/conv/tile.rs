@@ -84,6 +84,15 @@ fn time(target: &Target, splat: Splat, vectors: usize, pixels: usize) -> usize {
 
 /// The tile for rows of `row` pixels and `panels` panels of output channels.
 pub fn choose(target: &Target, splat: Splat, panels: usize, row: usize) -> Tile {
+    best(target, splat, panels, row).1
+}
+
+/// What a pixel of such rows costs with that tile, in units that only compare.
+pub fn pixel_cost(target: &Target, splat: Splat, panels: usize, row: usize) -> f64 {
+    best(target, splat, panels, row).0 as f64 / row.max(1) as f64
+}
+
+fn best(target: &Target, splat: Splat, panels: usize, row: usize) -> (usize, Tile) {
     let lanes = target.lanes(Elem::F32).min(BLOCK);
     // Cranelift keeps one register for moves.
     let cranelift = matches!(target.level, Level::X86V1 | Level::Aarch64);
@@ -108,7 +117,7 @@ pub fn choose(target: &Target, splat: Splat, panels: usize, row: usize) -> Tile 
             }
         }
     }
-    best.1
+    best
 }
 
 #[cfg(test)]

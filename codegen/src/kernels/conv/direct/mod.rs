@@ -84,7 +84,7 @@ pub struct Direct<'a> {
 impl<'a> Direct<'a> {
     /// Chooses tile, passes and tasks. `in_place` says that an operand shares the output's memory, which forbids passes.
     pub fn new(target: &'a Target, conv: &Conv, in_place: bool) -> Direct<'a> {
-        let conv = flattened(conv);
+        let conv = flattened(target, conv);
         let segments = segments(conv.inputs, conv.input_plane(), conv.source);
         let splat = tile::splat(target, segments.first().map_or(1, |s| s.channel_pitch));
         let panels = panel_widths(conv.outputs).len();
@@ -116,15 +116,16 @@ impl<'a> Direct<'a> {
         direct
     }
 
-    /// Rows a task and the order of tasks. Enough tasks for a few threads when there is work, rows enough to use the weights
-    /// of a pass several times, and the cheaper of the two orders by bytes from beyond L2.
+    /// Rows a task and the order of tasks. Enough tasks for a few threads to share evenly when there is work, rows enough to
+    /// use the weights of a pass several times, and the cheaper of the two orders by bytes from beyond L2.
     fn choose_tasks(&mut self) {
-        const MACS_A_TASK: u64 = 1 << 20;
-        const MOST_TASKS: u64 = 64;
+        /// Multiply-adds of a task worth a thread, and of one that is long enough for any purpose.
+        const LEAST: u64 = 1 << 18;
+        const PLENTY: u64 = 1 << 20;
         let (conv, target) = (&self.conv, self.target);
         let rows = self.row_count();
         let groups = self.panel_groups() * conv.groups * conv.batch;
-        let wanted = (conv.macs() / MACS_A_TASK).clamp(1, MOST_TASKS) as usize;
+        let wanted = (conv.macs() / LEAST).clamp(1, 16).max((conv.macs() / PLENTY).min(64)) as usize;
         let input = 4 * conv.groups * conv.inputs * conv.input_plane();
         let weights = 4 * conv.groups * conv.inputs * conv.outputs * conv.taps();
         let chunks = wanted.div_ceil(groups);
@@ -352,16 +353,26 @@ impl Operands {
 }
 
 /// A convolution that reads each pixel where it writes it sees a plane as rows of any length: one that cuts well into tiles
-/// and still leaves rows for tasks.
-fn flattened(conv: &Conv) -> Conv {
+/// and leaves rows for tasks.
+fn flattened(target: &Target, conv: &Conv) -> Conv {
     let plane = conv.input_plane();
     if !conv.axes.iter().all(Axis::is_identity) || plane == 0 {
         return conv.clone();
     }
+    /// A row costs some fifty cycles of its own.
+    const SHORTEST: usize = 28;
     const LONGEST: usize = 512;
-    let width = (1..=plane.min(LONGEST)).rev().find(|w| plane.is_multiple_of(*w)).unwrap_or(1);
-    // A prime number of pixels beyond the limit stays one row.
-    let width = if width < 32 { plane } else { width };
+    /// Rows that let a few threads share a plane.
+    const ROWS: usize = 8;
+    let pitch = segments(conv.inputs, plane, conv.source).first().map_or(1, |s| s.channel_pitch);
+    let (splat, panels) = (tile::splat(target, pitch), panel_widths(conv.outputs).len());
+    let cost = |w: usize| tile::pixel_cost(target, splat, panels, w);
+    let widths: Vec<(usize, f64)> =
+        (SHORTEST..=plane.min(LONGEST)).filter(|w| plane.is_multiple_of(*w)).map(|w| (w, cost(w))).collect();
+    let least = widths.iter().map(|w| w.1).fold(f64::INFINITY, f64::min);
+    let good = || widths.iter().filter(|(_, cost)| *cost <= least * 1.02).map(|&(w, _)| w);
+    // A prime number of pixels stays one row, and so do few.
+    let width = good().filter(|w| plane / w >= ROWS).max().or_else(|| good().min()).unwrap_or(plane);
     let row = |n: usize| Axis { inputs: n, outputs: n, out_extent: n, ..Axis::UNIT };
     Conv { axes: [Axis::UNIT, row(plane / width), row(width)], ..conv.clone() }
 }
