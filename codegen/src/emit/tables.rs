@@ -19,6 +19,7 @@
 use super::EmitError;
 use super::abi;
 use crate::program::{Arg, LevelPlan, Port, Program, ShapeSet, Step, StepResult};
+use crate::target::Level;
 use rustc_hash::FxHashMap;
 
 /// Bits of an argument word that hold the base; the offset has the other 40, a terabyte.
@@ -98,8 +99,18 @@ pub mod result {
 }
 
 /// Work below which a step runs on one thread: waking the others costs some microseconds, and a core does about this many
-/// multiply-adds (with 128-bit vectors, or byte moves through its cache) in ten.
+/// multiply-adds with 128-bit vectors, or moves of four bytes through its cache, in ten.
 const PARALLEL_MIN_WORK: u64 = 100_000;
+
+/// Whether a step is worth splitting at a level.
+fn is_parallel(step: &Step, level: Level) -> bool {
+    let macs = match level {
+        Level::X86V1 | Level::Aarch64 => step.macs,
+        Level::X86V3 => step.macs / 2,
+        Level::X86V4 => step.macs / 4,
+    };
+    step.tasks > 1 && macs + step.bytes / 4 >= PARALLEL_MIN_WORK
+}
 
 /// The finished block and where things are in it.
 pub struct Tables {
@@ -262,7 +273,7 @@ impl Writer<'_> {
         for (level, plan) in set.levels.iter().enumerate() {
             let mut steps = Vec::with_capacity(plan.steps.len() * step::SIZE as usize);
             for step in &plan.steps {
-                steps.extend(self.step(set, step)?.0);
+                steps.extend(self.step(set, plan.level, step)?.0);
             }
             let mut record = Record::new(plan::SIZE);
             record.u32(plan::STEPS, self.append(&steps));
@@ -278,7 +289,7 @@ impl Writer<'_> {
         Ok(offset)
     }
 
-    fn step(&mut self, set: &ShapeSet, step: &Step) -> Result<Record, EmitError> {
+    fn step(&mut self, set: &ShapeSet, level: Level, step: &Step) -> Result<Record, EmitError> {
         let mut args = Vec::with_capacity(step.args.len() * 8);
         for &arg in &step.args {
             args.extend(self.arg(set, arg)?.to_le_bytes());
@@ -301,7 +312,7 @@ impl Writer<'_> {
         record.u64(step::MACS, step.macs);
         record.u64(step::BYTES, step.bytes);
         record.u32(step::KERNEL, self.kernel_offsets[kernel] as u32);
-        record.u32(step::PARALLEL, u32::from(step.tasks > 1 && step.macs + step.bytes / 4 >= PARALLEL_MIN_WORK));
+        record.u32(step::PARALLEL, u32::from(is_parallel(step, level)));
         record.u32(step::ARGS, self.append(&args));
         record.u32(step::ARG_COUNT, step.args.len() as u32);
         record.u32(step::NAME, self.string(&step.name));

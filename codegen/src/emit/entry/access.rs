@@ -47,17 +47,20 @@ pub mod field {
     pub const SLEEPERS: i32 = 320;
     /// 1 when the pool ends.
     pub const STOP: i32 = 324;
-    /// The table of base pointers; the workers' records follow.
+    /// The table of base pointers; the threads' records follow on a cache line.
     pub const BASES: i32 = 384;
 }
 
-/// Fields of a worker's record.
+/// Fields of a thread's record; of that of the thread that runs the context, number 0, only `NEXT` is used.
 pub mod worker {
     #![allow(missing_docs, reason = "private offsets")]
     pub const THREAD: i32 = 0;
     pub const CONTEXT: i32 = 8;
     pub const INDEX: i32 = 16;
-    pub const SIZE: i64 = 24;
+    /// The first task of the thread's share that nobody has taken.
+    pub const NEXT: i32 = 24;
+    /// A cache line each: threads take tasks at the same time.
+    pub const SIZE: i64 = 64;
 }
 
 impl Code<'_> {

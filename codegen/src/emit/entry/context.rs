@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! workspace   head | scratch of thread 0, 1, ... | arena
-//! head        fields (access::field) | base pointers | records of the workers        whole cache lines
+//! head        fields (access::field) | base pointers | records of the threads        whole cache lines
 //! ```
 //!
 //! Scratch size and arena size are those of the shape set that runs, so one context serves every set that fits. A context is
@@ -30,15 +30,18 @@ pub fn define(builder: &mut Builder, info: &Info) -> Result<(), EmitError> {
     builder.define(info, Fun::Entry(Entry::Destroy), destroy)
 }
 
-/// Bytes of the fields and base pointers: where the workers' records begin.
+/// Bytes of the fields and base pointers: where the threads' records begin.
 pub fn records(info: &Info) -> i64 {
-    i64::from(field::BASES) + 8 * (2 + info.inputs + info.outputs) as i64
+    records_at(info.inputs + info.outputs) as i64
+}
+
+fn records_at(ports: usize) -> usize {
+    (field::BASES as usize + 8 * (2 + ports)).next_multiple_of(WORKSPACE_ALIGN)
 }
 
 /// Bytes of the head of a context with so many inputs and outputs together, and threads.
 pub fn head_size(ports: usize, threads: usize) -> usize {
-    let records = field::BASES as usize + 8 * (2 + ports);
-    (records + threads * worker::SIZE as usize).next_multiple_of(WORKSPACE_ALIGN)
+    (records_at(ports) + threads * worker::SIZE as usize).next_multiple_of(WORKSPACE_ALIGN)
 }
 
 /// The same in emitted code.

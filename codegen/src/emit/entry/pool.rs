@@ -1,7 +1,10 @@
 //! Threads: a pool that belongs to a context, or the caller's `parallel_for`.
 //!
-//! A step's tasks are split at fixed places, `[n * i / T, n * (i + 1) / T)` for thread `i` of `T`. Kernels promise that a
-//! task's result does not depend on how tasks are grouped, so every thread count gives the same bits.
+//! A step's tasks are split at fixed places, `[n * i / T, n * (i + 1) / T)` for thread `i` of `T`: neighbouring steps split
+//! alike, so that a thread mostly reads what it wrote. It takes its tasks an eighth of the share at a time; who is done takes
+//! from the shares of the [`NEIGHBOURS`] behind its own, for cores are not equally fast (a noisy neighbour on a shared
+//! machine, cores of two kinds). Kernels promise that a task's result does not depend on how tasks are grouped, so every
+//! thread count gives the same bits.
 //!
 //! The pool's protocol, with every access to the words below sequentially consistent:
 //!
@@ -31,9 +34,15 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AtomicRmwOp, InstBuilder, MemFlagsData, Value};
 use target_lexicon::Architecture;
 
-/// Turns of the spin loop before sleeping: some 20 to 50 microseconds by the pause of current cores, which outlasts the
-/// short serial steps between parallel ones.
-const SPINS: i64 = 1000;
+/// Turns of the spin loop before sleeping: some 80 to 200 microseconds by the pause of current x86 cores, which outlasts the
+/// serial steps between parallel ones; waking a sleeper takes longer than many a step.
+const SPINS: i64 = 5000;
+
+/// Shares that a thread looks into, its own included: each look may miss the cache.
+const NEIGHBOURS: i64 = 8;
+
+/// Pieces that a share is taken in.
+const PIECES: i64 = 8;
 
 /// `FUTEX_WAIT_PRIVATE` and `FUTEX_WAKE_PRIVATE` of Linux.
 const FUTEX_WAIT: i64 = 128;
@@ -61,26 +70,77 @@ pub fn define(builder: &mut Builder, info: &Info) -> Result<(), EmitError> {
     builder.define(info, Fun::Stop, stop)
 }
 
-/// One thread's share of the job.
+/// One thread's part of the job: its share, then what is left of others.
 fn part(c: &mut Code) {
     let [context, index] = c.params();
     let threads = c.threads(context);
     let tasks = c.load(I64, context, field::JOB_TASKS);
-    let product = c.b.ins().imul(tasks, index);
-    let begin = c.b.ins().udiv(product, threads);
-    let product = c.b.ins().iadd(product, tasks);
-    let end = c.b.ins().udiv(product, threads);
-    let any = c.b.ins().icmp(IntCC::UnsignedLessThan, begin, end);
-    c.if_(any, |c| {
-        let kernel = c.load(I64, context, field::JOB_KERNEL);
-        let args = c.load(I64, context, field::JOB_ARGS);
-        let scratch = c.load(I64, context, field::SCRATCH);
-        let stride = c.load(I64, context, field::JOB_STRIDE);
-        let offset = c.b.ins().imul(stride, index);
-        let scratch = c.b.ins().iadd(scratch, offset);
-        call_kernel(c, kernel, args, scratch, begin, end);
+    let kernel = c.load(I64, context, field::JOB_KERNEL);
+    let args = c.load(I64, context, field::JOB_ARGS);
+    let scratch = c.load(I64, context, field::SCRATCH);
+    let stride = c.load(I64, context, field::JOB_STRIDE);
+    let offset = c.b.ins().imul(stride, index);
+    let scratch = c.b.ins().iadd(scratch, offset);
+    let pieces = c.b.ins().imul_imm_s(threads, PIECES);
+    let piece = c.b.ins().udiv(tasks, pieces);
+    let one = c.int(1);
+    let piece = c.b.ins().umax(piece, one);
+    let most = c.int(NEIGHBOURS);
+    let shares = c.b.ins().umin(threads, most);
+    let share = c.var(index);
+    c.for_(shares, |c, _| {
+        let number = c.get(share);
+        let next = next_task(c, context, number);
+        let following = c.b.ins().iadd_imm_s(number, 1);
+        let end = share_start(c, tasks, following, threads);
+        let take =
+            move |c: &mut Code| c.b.ins().atomic_rmw(I64, MemFlagsData::trusted(), AtomicRmwOp::Add, next, piece);
+        let begin = take(c);
+        let begin = c.var(begin);
+        c.while_(
+            |c| {
+                let begin = c.get(begin);
+                c.b.ins().icmp(IntCC::UnsignedLessThan, begin, end)
+            },
+            |c| {
+                let from = c.get(begin);
+                let to = c.b.ins().iadd(from, piece);
+                let to = c.b.ins().umin(to, end);
+                call_kernel(c, kernel, args, scratch, from, to);
+                let from = take(c);
+                c.set(begin, from);
+            },
+        );
+        let is_last = c.b.ins().icmp(IntCC::Equal, following, threads);
+        let zero = c.int(0);
+        let following = c.b.ins().select(is_last, zero, following);
+        c.set(share, following);
     });
     c.ret(&[]);
+}
+
+/// The first task of a thread's share.
+fn share_start(c: &mut Code, tasks: Value, index: Value, threads: Value) -> Value {
+    let product = c.b.ins().imul(tasks, index);
+    c.b.ins().udiv(product, threads)
+}
+
+/// Where the number of the next free task of a thread's share stands.
+fn next_task(c: &mut Code, context: Value, index: Value) -> Value {
+    let records = c.b.ins().iadd_imm_s(context, records(c.info));
+    let record = c.element(records, index, worker::SIZE);
+    c.field(record, worker::NEXT)
+}
+
+/// Gives every thread its share, before any of them can look.
+fn deal(c: &mut Code, context: Value) {
+    let threads = c.threads(context);
+    let tasks = c.load(I64, context, field::JOB_TASKS);
+    c.for_(threads, |c, index| {
+        let next = next_task(c, context, index);
+        let start = share_start(c, tasks, index, threads);
+        c.store(start, next, 0);
+    });
 }
 
 /// A share in a thread of the caller's, whose floating-point control may be anything.
@@ -95,6 +155,7 @@ fn task(c: &mut Code) {
 
 fn parallel(c: &mut Code) {
     let [context] = c.params();
+    deal(c, context);
     let parallel_for = c.load(I64, context, field::PARALLEL_FOR);
     if c.info.freestanding {
         call_parallel_for(c, context, parallel_for);
