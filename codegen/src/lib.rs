@@ -14,9 +14,12 @@
 //! | [`math`] | exp, tanh, erf, .. as kernel IR |
 //! | [`backend`] | kernel IR to machine code |
 //! | [`emit`] | machine code to libraries, in files or in memory |
+//! | `fuzzing` | the property that every kernel has, for fuzz targets (only under `cfg(fuzzing)` and in tests) |
 
 pub mod backend;
 pub mod emit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod kernels;
 pub mod kir;
 pub mod lower;

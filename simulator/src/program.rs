@@ -78,12 +78,14 @@ pub fn reachable(bytes: &[u8], at: u64) -> Result<BTreeMap<u64, Instruction>, Un
             return Err(unknown(format!("{i}, which overlaps another instruction"), &i));
         }
         match i.flow_control() {
-            FlowControl::Next => open.push(i.next_ip()),
+            // Where a call goes is another function's business, and `syscall` counts as one.
+            FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => open.push(i.next_ip()),
             FlowControl::UnconditionalBranch if i.op0_kind() == OpKind::NearBranch64 => {
                 open.push(i.near_branch_target());
             }
             FlowControl::ConditionalBranch => open.extend([i.next_ip(), i.near_branch_target()]),
-            FlowControl::Return => {}
+            // `ud2`: behind a call that does not come back.
+            FlowControl::Return | FlowControl::Exception => {}
             _ => return Err(unknown(text(&i), &i)),
         }
         found.insert(ip, i);
@@ -139,6 +141,7 @@ fn step(i: &Instruction, index: &impl Fn(u64) -> Option<usize>) -> Option<Step> 
         return None;
     }
     match i.flow_control() {
+        FlowControl::Call | FlowControl::IndirectCall | FlowControl::Exception => return None,
         FlowControl::Return => return (i.mnemonic() == Mnemonic::Ret && i.op_count() == 0).then_some(Step::Return),
         FlowControl::UnconditionalBranch => return index(i.near_branch_target()).map(Step::Jump),
         FlowControl::ConditionalBranch => {

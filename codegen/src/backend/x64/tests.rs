@@ -1,12 +1,13 @@
 //! Differential tests: machine code against the interpreter, in the simulator and, where it has the level, on the CPU itself.
+//!
+//! Random kernels are in [`crate::fuzzing`].
 
 use super::X64;
 use crate::backend::testing::instructions::every_instruction;
 use crate::backend::testing::{compiled, native_difference, simulated::Simulated, simulated_difference};
-use crate::kir::arbitrary::{Case, case};
+use crate::kir::arbitrary::Case;
 use crate::target::{Target, host_has};
 use nncc_simulator::hardware::{self, Verdict};
-use proptest::prelude::*;
 
 /// The levels of this backend with their vector widths.
 fn levels() -> [(Target, usize); 2] {
@@ -25,20 +26,6 @@ fn every_instruction_agrees_with_the_interpreter() {
         let differing = |(name, case): (String, Case)| difference(&case, &target).map(|d| format!("{name}: {d}"));
         let failures: Vec<String> = every_instruction(bits).into_iter().filter_map(differing).collect();
         assert!(failures.is_empty(), "{}: {} differ:\n{}", target.level.name(), failures.len(), failures.join("\n"));
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn random_kernels_agree_with_the_interpreter(choices in proptest::collection::vec(any::<u32>(), 0..400)) {
-        for (target, bits) in levels() {
-            let case = case(&choices, bits);
-            if let Some(difference) = difference(&case, &target) {
-                return Err(TestCaseError::fail(format!("{}: {difference}\n{}", target.level.name(), case.kernel)));
-            }
-        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! The interpreter of kernel IR: slow, exact, and the oracle of both backends.
 //!
 //! A pointer is a buffer and an offset, so that every access is checked: outside its buffer, against the operand's
-//! declared [`Access`], through something that is not a pointer. Arithmetic is in [`lane`]. The one thing that depends on
-//! the target is whether `MulAdd` rounds once.
+//! declared [`Access`], through something that is not a pointer, less aligned than [`Alignment`] says. Arithmetic is in
+//! [`lane`]. The one thing that depends on the target is whether `MulAdd` rounds once.
 //!
 //! Scratch memory starts out as a pattern that is a NaN in every float type, so that a kernel which reads what it never
 //! wrote is found by its results. Time is not bounded: the loops of templates are counted.
 
 pub mod lane;
 
+use super::alignment::Alignment;
 use super::print::InstText;
 use super::{Access, Addr, Block, Elem, Inst, Kernel, Op, Type, Value};
 use crate::target::Target;
@@ -61,7 +62,8 @@ pub fn run(
     }
     values[kernel.begin().index()] = Some(Val::Lanes(smallvec![begin as u64]));
     values[kernel.end().index()] = Some(Val::Lanes(smallvec![end as u64]));
-    let mut run = Run { kernel, fma: target.fma, memory, values };
+    let alignment = Alignment::of_kernel(kernel);
+    let mut run = Run { kernel, fma: target.fma, memory, values, alignment };
     run.block(&kernel.body).map_err(|(inst, what)| InterpError {
         kernel: kernel.name.clone(),
         inst: InstText { kernel, inst }.to_string(),
@@ -74,6 +76,7 @@ struct Run<'a> {
     fma: bool,
     memory: Vec<&'a mut Vec<u8>>,
     values: Vec<Option<Val>>,
+    alignment: Alignment,
 }
 
 type Lanes = SmallVec<[u64; 4]>;
@@ -247,6 +250,11 @@ impl<'a> Run<'a> {
             (Access::Read, true) => return Err(format!("store to {name}, which is declared read")),
             (Access::Write, false) => return Err(format!("load from {name}, which is declared write")),
             _ => {}
+        }
+        // Operands and scratch begin as aligned as the analysis takes them to be.
+        let known = i64::from(self.alignment.of(addr));
+        if offset % known != 0 {
+            return Err(format!("{offset} of {name}, which the alignment analysis takes for a multiple of {known}"));
         }
         let size = self.memory[buffer].len();
         match usize::try_from(offset) {
