@@ -118,6 +118,11 @@ impl Target {
         Target { triple, level, vector_bits, vector_regs, fma, l1d, l2, l3 }
     }
 
+    /// Can kernels ask for memory ahead? Cranelift, which serves the 128-bit levels, cannot.
+    pub fn prefetches(&self) -> bool {
+        matches!(self.level, Level::X86V3 | Level::X86V4)
+    }
+
     /// x86-64 Linux at its baseline.
     pub fn x86_64_v1() -> Target {
         Target::of_level(linux(Architecture::X86_64), Level::X86V1)

@@ -60,7 +60,7 @@ impl Transfer {
             Vmovd => low(i, 4),
             Vmovq => low(i, 8),
             Vzeroupper => Some(Transfer::ZeroUpper),
-            Prefetcht0 => Some(Transfer::Prefetch),
+            Prefetcht1 => Some(Transfer::Prefetch),
             _ => None,
         }
     }

@@ -279,7 +279,7 @@ pub enum Op {
     },
     /// An address as a pointer.
     PtrAdd(Addr),
-    /// A hint to bring the line of this address near; no meaning. May point anywhere.
+    /// A hint to bring the line of this address into L2; no meaning. May point anywhere.
     Prefetch(Addr),
     /// One lane of a vector or mask.
     ExtractLane {

@@ -275,6 +275,8 @@ mod tests {
         // 64 bytes a panel and channel: half of L1 is 256 channels of one panel.
         product(&[30, 600], &[600, 20], true);
         product(&[1, 900], &[900, 70], true);
+        // Several rows of 103 pixels, and weights beyond half of some L2.
+        product(&[515, 520], &[520, 72], true);
     }
 
     #[test]

@@ -277,9 +277,10 @@ impl Select<'_> {
         }
     }
 
+    /// Into L2: what is asked for ahead must not drive what is in use out of L1.
     pub(super) fn prefetch(&mut self, addr: &Addr) -> Result<(), Unsupported> {
         let m = self.mem(addr)?;
-        self.op(Code::Prefetcht0_m8, &[Opnd::Mem(m)]);
+        self.op(Code::Prefetcht1_m8, &[Opnd::Mem(m)]);
         Ok(())
     }
 

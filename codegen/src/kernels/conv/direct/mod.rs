@@ -20,10 +20,16 @@
 //! border of a row that has others. Its order of loads follows the register budget in [`tile`]: the smaller side of the tile
 //! is held, the other streamed.
 //!
-//! Passes: when a tile's weights exceed half of L1, the channel blocks are split so that one part's weights fit. Partial sums
-//! then lie in the output, which a residual must not share with it: `Same` extras read where the output is written for the
-//! last time, so there are no passes when a plan computes in place. A pass sums from zero and is added to those before as a
-//! whole: the error of a sum grows with the terms of a pass and the number of passes, not with their product.
+//! Passes: when a tile's weights exceed half of L1, the channel blocks are split so that one part's weights fit. A pass sums
+//! from zero and is added to those before as a whole: the error of a sum grows with the terms of a pass and the number of
+//! passes, not with their product. Partial sums of a convolution lie in the output, which a residual must not share with it:
+//! `Same` extras read where the output is written for the last time, so there are no passes when a plan computes in place.
+//! The rows of a matrix lie far apart (each tile would touch lines and pages of its own in every pass): its partial sums lie
+//! in scratch memory one tile behind the other, and a pass has at least [`PASS_STEPS`] channels, if their weights fit L1.
+//!
+//! What a matrix product reads and writes for the first time is asked for ahead, where the target can: the lines of the
+//! output when a tile begins for the last time, and with each tile a share of the weights of the next pass. The hardware
+//! follows neither: the rows of a tile are short pieces in many pages, and a pass ends a stream every few kilobytes.
 //!
 //! Tasks go over panels inside of rows when all weights fit L2 (the input is read once from memory), else rows inside of panels
 //! (the weights are). Needs: with more than one group, channels a group are multiples of 16 on both sides.
@@ -64,6 +70,21 @@ const UNROLL: usize = 19 * 4;
 /// Instructions up to which the taps of a row stand one behind the other, with all channels of a block: first layers.
 const UNROLLED_TAPS: usize = 448;
 
+/// The fewest channels of a pass of a matrix product: each tile then stores and loads its sums once in so many steps.
+const PASS_STEPS: usize = 128;
+
+/// Weights that fewer tiles use are better read once than kept.
+const USES: usize = 4;
+
+/// Where the sums of a pass wait for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// Where the results will lie.
+    Output,
+    /// In scratch memory, one tile behind the other.
+    Scratch,
+}
+
 /// A convolution with everything chosen.
 #[derive(Clone, Debug)]
 pub struct Direct<'a> {
@@ -75,6 +96,7 @@ pub struct Direct<'a> {
     tile: Tile,
     /// Full channel blocks of one pass; all of them when there is one.
     pass_blocks: usize,
+    kept: Kept,
     /// Rows of one task.
     rows: usize,
     /// Do tasks go over panels first?
@@ -82,7 +104,8 @@ pub struct Direct<'a> {
 }
 
 impl<'a> Direct<'a> {
-    /// Chooses tile, passes and tasks. `in_place` says that an operand shares the output's memory, which forbids passes.
+    /// Chooses tile, passes and tasks. `in_place` says that an operand shares the output's memory, which forbids partial sums
+    /// there.
     pub fn new(target: &'a Target, conv: &Conv, in_place: bool) -> Direct<'a> {
         let conv = flattened(target, conv);
         let segments = segments(conv.inputs, conv.input_plane(), conv.source);
@@ -90,15 +113,16 @@ impl<'a> Direct<'a> {
         let panels = panel_widths(conv.outputs).len();
         let tile = tile::choose(target, splat, panels, conv.axes[2].outputs);
         let block_bytes = BLOCK * conv.taps() * tile.panels * BLOCK * 4;
-        // Weights that few tiles use are better read once than kept.
-        const USES: usize = 4;
         let tiles: usize =
             conv.axes[..2].iter().map(|a| a.outputs).product::<usize>() * conv.axes[2].outputs.div_ceil(tile.pixels);
-        let used_once = in_place || tiles < USES;
         let full_blocks = conv.inputs / BLOCK;
-        let fitting = (target.l1d / 2 / block_bytes.max(1)).max(1);
+        let mut pass_bytes = target.l1d / 2;
+        if conv.sink == Sink::Matrix {
+            pass_bytes = pass_bytes.max(target.l1d.min(PASS_STEPS * tile.panels * BLOCK * 4));
+        }
+        let fitting = (pass_bytes / block_bytes.max(1)).max(1);
         // A single block's pass would store and load each sum every 16 channels; two or more when the taps are few.
-        let pass_blocks = match used_once || full_blocks * block_bytes <= target.l1d / 2 {
+        let pass_blocks = match tiles < USES || full_blocks * block_bytes <= pass_bytes {
             true => full_blocks,
             false => balanced(full_blocks, fitting).next().unwrap_or(full_blocks),
         };
@@ -109,11 +133,32 @@ impl<'a> Direct<'a> {
             splat,
             tile,
             pass_blocks: pass_blocks.max(1),
+            kept: Kept::Output,
             rows: 1,
             panels_inner: true,
         };
         direct.choose_tasks();
+        if direct.conv.sink == Sink::Matrix && direct.sums_bytes() <= direct.most_sums() {
+            direct.kept = Kept::Scratch;
+        } else if in_place {
+            direct.pass_blocks = full_blocks.max(1);
+        }
         direct
+    }
+
+    /// Bytes of the sums of a task.
+    fn sums_bytes(&self) -> usize {
+        self.rows * self.conv.axes[2].outputs * self.sums_pitch()
+    }
+
+    /// Bytes of the sums of one pixel.
+    fn sums_pitch(&self) -> usize {
+        self.tile.panels * BLOCK * 4
+    }
+
+    /// Bytes of sums that may lie in scratch memory: they leave room for weights and inputs in L2.
+    fn most_sums(&self) -> usize {
+        self.target.l2 / 4
     }
 
     /// Rows a task and the order of tasks. Enough tasks for a few threads to share evenly when there is work, rows enough to
@@ -128,7 +173,11 @@ impl<'a> Direct<'a> {
         let wanted = (conv.macs() / LEAST).clamp(1, 16).max((conv.macs() / PLENTY).min(64)) as usize;
         let input = 4 * conv.groups * conv.inputs * conv.input_plane();
         let weights = 4 * conv.groups * conv.inputs * conv.outputs * conv.taps();
-        let chunks = wanted.div_ceil(groups);
+        let by_sums = match conv.sink {
+            Sink::Matrix => (rows * conv.axes[2].outputs * self.sums_pitch()).div_ceil(self.most_sums()),
+            Sink::Blocked => 1,
+        };
+        let chunks = wanted.div_ceil(groups).max(by_sums);
         let by_cache = (2 * input).div_ceil(target.l2);
         // Panels inside: input once, weights once a chunk unless they stay in L2. Rows inside: weights once, input once a
         // group of panels unless it stays.
@@ -192,17 +241,48 @@ impl<'a> Direct<'a> {
         self.conv.batch * self.conv.groups * self.panel_groups() * self.chunks()
     }
 
-    /// Does the kernel leave partial sums in the output?
+    /// Does the kernel sum in several passes?
     fn partial_sums(&self) -> bool {
         self.passes() > 1
+    }
+
+    /// Are partial sums kept in scratch memory?
+    fn sums_in_scratch(&self) -> bool {
+        self.partial_sums() && self.kept == Kept::Scratch
+    }
+
+    /// Does the kernel ask for what comes next? Convolutions gain nothing: their rows are long, and the hardware follows them.
+    fn looks_ahead(&self) -> bool {
+        self.target.prefetches() && self.conv.sink == Sink::Matrix && self.conv.weights == Weights::Panels
+    }
+
+    /// Tiles of one row of outputs.
+    fn tiles_of_a_row(&self, widest: usize) -> usize {
+        self.conv.axes[2].outputs.div_ceil(widest)
+    }
+
+    /// Rows of weights of a panel that each tile asks for, so that all of the next pass have come when it begins. None where
+    /// the weights stay in L2, or few tiles would ask for much.
+    fn ahead(&self) -> usize {
+        let conv = &self.conv;
+        let tiles = self.rows * self.tiles_of_a_row(self.tile.pixels);
+        if 4 * conv.inputs * conv.outputs * conv.taps() <= self.target.l2 / 2 || tiles < USES {
+            return 0;
+        }
+        let of_a_pass = if self.partial_sums() { self.pass_blocks * BLOCK } else { conv.inputs };
+        (of_a_pass * conv.taps()).div_ceil(tiles)
     }
 
     fn passes(&self) -> usize {
         (self.conv.inputs / BLOCK).div_ceil(self.pass_blocks).max(1)
     }
 
-    /// Scratch bytes of a thread.
+    /// Scratch bytes of a thread: those of a long epilogue, then the sums of a task.
     pub fn scratch(&self) -> usize {
+        self.epilogue_scratch() + if self.sums_in_scratch() { self.sums_bytes() } else { 0 }
+    }
+
+    fn epilogue_scratch(&self) -> usize {
         if self.conv.epilogue.is_long() { self.tile.panels * self.tile.pixels * BLOCK * 4 } else { 0 }
     }
 
@@ -289,7 +369,11 @@ impl<'a> Direct<'a> {
 
     /// The kernel. Operands: x, w, bias (if there is one), the epilogue's extras, y, [`shape`](Self::shape).
     pub fn kernel(&self) -> Kernel {
-        let y = if self.partial_sums() { ArgDecl::read_write("y", 4) } else { ArgDecl::write("y", 4) };
+        let y = if self.partial_sums() && !self.sums_in_scratch() {
+            ArgDecl::read_write("y", 4)
+        } else {
+            ArgDecl::write("y", 4)
+        };
         let mut args = self.conv.arguments(&["x", "w"], y);
         args.push(ArgDecl::read("shape", 64));
         let name = format!(

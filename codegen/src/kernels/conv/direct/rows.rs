@@ -2,9 +2,9 @@
 
 use super::task::{Group, Lanes, Pass};
 use super::{Direct, F32_BYTES};
-use crate::kernels::epilogue::Site;
+use crate::kernels::epilogue::{Extra, Site};
 use crate::kernels::window::{Run, div_rem, first_line, line_place};
-use crate::kir::{Builder, Index, Value};
+use crate::kir::{Addr, Builder, Index, Value};
 use nncc_ir::BLOCK;
 
 impl Direct<'_> {
@@ -20,6 +20,10 @@ impl Direct<'_> {
         let output = b.mul_imm(line, width.out_extent as i64);
         let runs = width.runs(group.kind.pixels);
         let inner = runs.iter().any(|run| run.is_whole(width.taps));
+        let row_of_task = b.sub(row, group.first_row);
+        let kept = b.mul_imm(row_of_task, width.outputs as i64);
+        let number = b.mul_imm(row_of_task, self.tiles_of_a_row(group.kind.pixels) as i64);
+        let mut before = 0;
         for runs in runs.chunk_by(|a, b| a.width == b.width) {
             // Tiles of one width share all code but that of the products.
             let (first, pixels) = (runs[0].start, runs[0].width);
@@ -31,8 +35,12 @@ impl Direct<'_> {
                 let input = b.add(input, column);
                 let out_column = width.place(b, start);
                 let output = b.add(output, out_column);
-                self.tile(b, group, pass, &TileAt { runs, pixels, index, inner, bounds, input, output });
+                let kept = b.add(kept, start);
+                let number = b.add(number, index);
+                let number = b.add_imm(number, before);
+                self.tile(b, group, pass, &TileAt { runs, pixels, index, inner, bounds, input, output, kept, number });
             });
+            before += tiles as i64;
         }
     }
 
@@ -65,11 +73,29 @@ impl Direct<'_> {
             }
             sums
         };
+        self.ask_for_weights(b, group, pass, at);
+        let ask_for_results = |b: &mut Builder| self.ask_for_results(b, group, pixels, &offsets, &place);
         let Some((is_first, is_last)) = pass.place else {
+            ask_for_results(b);
             let sums = start(b);
             let sums = self.run(b, group, pass, at, at.runs, &sums);
             self.finish(b, group, &sums, pixels, &offsets, &place);
             return;
+        };
+        if group.ahead.is_some() {
+            b.when(if self.sums_in_scratch() { is_last } else { is_first }, ask_for_results);
+        }
+        // Where a partial sum waits: memory, a pointer to where and a displacement, lanes.
+        let in_scratch = self.sums_in_scratch().then(|| {
+            let kept = b.mul_imm(at.kept, self.sums_pitch() as i64);
+            (b.scratch().at(self.epilogue_scratch() as i64).idx(kept, 1), self.sums_pitch() as i64)
+        });
+        let waiting = |v: usize, px: usize| match &in_scratch {
+            Some((first, pitch)) => {
+                let disp = first.disp + px as i64 * pitch + group.vectors[v].channel * F32_BYTES;
+                (Addr { disp, ..*first }, group.vectors[v].ty.lanes())
+            }
+            None => (y.at(place(v, px)).idx(offsets[v], 1), group.vectors[v].count),
         };
         let zeros: Vec<Value> = group.vectors.iter().flat_map(|v| std::iter::repeat_n(b.zero(v.ty), pixels)).collect();
         let sums = self.run(b, group, pass, at, at.runs, &zeros);
@@ -92,8 +118,8 @@ impl Direct<'_> {
             },
             |b| {
                 added(b, &mut |b, v, px| {
-                    let lanes = &group.vectors[v];
-                    b.load_part(lanes.ty, y.at(place(v, px)).idx(offsets[v], 1), lanes.count)
+                    let (from, count) = waiting(v, px);
+                    b.load_part(group.vectors[v].ty, from, count)
                 })
             },
         );
@@ -105,12 +131,51 @@ impl Direct<'_> {
             },
             |b| {
                 for (i, &sum) in sums.iter().enumerate() {
-                    let (v, px) = (i / pixels, i % pixels);
-                    b.store_part(y.at(place(v, px)).idx(offsets[v], 1), sum, group.vectors[v].count);
+                    let (to, count) = waiting(i / pixels, i % pixels);
+                    b.store_part(to, sum, count);
                 }
                 Vec::new()
             },
         );
+    }
+
+    /// Asks for this tile's share of the weights that are needed behind the pass.
+    fn ask_for_weights(&self, b: &mut Builder, group: &Group<'_>, pass: &Pass, at: &TileAt<'_>) {
+        let (Some(ahead), [(w, _)]) = (group.ahead, &group.w[..]) else { return };
+        let share = b.mul(at.number, ahead);
+        let first = b.add(pass.next_weights, share);
+        let first = b.ptr(w.at(0).idx(first, BLOCK * 4));
+        b.for_(0, ahead, 1, |b, row| {
+            let row = b.ptr(first.at(0).idx(row, BLOCK * 4));
+            for distance in &group.distances {
+                b.prefetch(distance.map_or(row.at(0), |d| row.at(0).idx(d, 1)));
+            }
+        });
+    }
+
+    /// Asks for the lines that the results of a tile will be stored to, and those that operands of the same place will be
+    /// loaded from.
+    fn ask_for_results(
+        &self,
+        b: &mut Builder,
+        group: &Group<'_>,
+        pixels: usize,
+        offsets: &[Value],
+        place: &dyn Fn(usize, usize) -> i64,
+    ) {
+        if group.ahead.is_none() {
+            return;
+        }
+        let kinds = &self.conv.epilogue.extras;
+        let extras = kinds.iter().zip(&group.operands.extras).filter(|(kind, _)| **kind == Extra::Same);
+        for base in extras.map(|(_, &base)| base).chain([group.operands.y]) {
+            // One for each panel: its vectors are neighbours.
+            for (v, _) in group.vectors.iter().enumerate().filter(|(_, lanes)| lanes.weight == 0) {
+                for px in 0..pixels {
+                    b.prefetch(base.at(place(v, px)).idx(offsets[v], 1));
+                }
+            }
+        }
     }
 
     /// Applies the epilogue and stores.
@@ -173,4 +238,8 @@ pub(super) struct TileAt<'r> {
     pub input: Value,
     /// The pixel where pixel 0 lies.
     pub output: Value,
+    /// Pixel 0, counted from the first of the task.
+    pub kept: Value,
+    /// The number of the tile among those of the task.
+    pub number: Value,
 }

@@ -28,6 +28,7 @@ impl Direct<'_> {
             self.input_image(),
             conv.inputs * conv.input_plane(),
             stored * conv.output_plane(),
+            self.ahead(),
         ]
     }
 
@@ -74,15 +75,17 @@ pub(super) struct Shape {
     pub input_group: Value,
     /// Elements of the output from one image to the next.
     pub output_image: Value,
+    /// Rows of weights of a panel that each tile asks for.
+    pub ahead: Value,
 }
 
 impl Shape {
-    pub(super) const NUMBERS: usize = 11;
+    pub(super) const NUMBERS: usize = 12;
 
     /// From the numbers in the order of the fields.
     pub(super) fn new(numbers: [Value; Shape::NUMBERS]) -> Shape {
         let [panel_groups, panels, chunks, rows, blocks, pass_blocks, passes, weight_rows, ..] = numbers;
-        let [.., input_image, input_group, output_image] = numbers;
+        let [.., input_image, input_group, output_image, ahead] = numbers;
         Shape {
             panel_groups,
             panels,
@@ -95,6 +98,7 @@ impl Shape {
             input_image,
             input_group,
             output_image,
+            ahead,
         }
     }
 }

@@ -73,15 +73,33 @@ impl Direct<'_> {
         let vectors = self.vectors(kind);
         let PanelWeights { pointers, distances } =
             self.panel_weights(b, operands.w, shape, kind, [panel_of_all, at.image]);
-        let group =
-            Group { operands, vectors, x, w: pointers, distances, y: at.y, bias, channel, image: at.image, kind };
-
         let lo = b.mul(at.chunk, shape.rows);
+        let looks_ahead = self.looks_ahead() && kind.widths.iter().all(|&width| width == BLOCK);
+        let group = Group {
+            operands,
+            vectors,
+            x,
+            w: pointers,
+            distances,
+            y: at.y,
+            bias,
+            channel,
+            image: at.image,
+            kind,
+            first_row: lo,
+            ahead: looks_ahead.then_some(shape.ahead),
+        };
+        // The next task has the next group of panels, or the same one again.
+        let next_group = match self.panels_inner || self.chunks() == 1 {
+            true => b.mul_imm(shape.weight_rows, kind.widths.len() as i64),
+            false => b.i64(0),
+        };
         let hi = b.add(lo, shape.rows);
         let rows = b.i64(self.row_count() as i64);
         let hi = b.min_s(hi, rows);
         if !self.partial_sums() {
-            let pass = Pass { from: b.i64(0), to: shape.blocks, blocks: shape.blocks, place: None };
+            let pass =
+                Pass { from: b.i64(0), to: shape.blocks, blocks: shape.blocks, place: None, next_weights: next_group };
             b.for_(lo, hi, 1, |b, row| self.row(b, &group, &pass, row));
             return;
         }
@@ -91,8 +109,10 @@ impl Direct<'_> {
             let to = b.min_s(to, shape.blocks);
             let zero = b.i64(0);
             let last = b.add_imm(shape.passes, -1);
-            let place = Some((b.icmp(IntCc::Eq, index, zero), b.icmp(IntCc::Eq, index, last)));
-            let pass = Pass { from, to, blocks: shape.blocks, place };
+            let (is_first, is_last) = (b.icmp(IntCc::Eq, index, zero), b.icmp(IntCc::Eq, index, last));
+            let behind = b.mul_imm(to, BLOCK as i64);
+            let next_weights = b.select(is_last, next_group, behind);
+            let pass = Pass { from, to, blocks: shape.blocks, place: Some((is_first, is_last)), next_weights };
             b.for_(lo, hi, 1, |b, row| self.row(b, &group, &pass, row));
         });
     }
@@ -229,6 +249,10 @@ pub(super) struct Group<'k> {
     pub channel: Value,
     pub image: Value,
     pub kind: &'k PanelGroup,
+    /// The first row of the task.
+    pub first_row: Value,
+    /// Rows of weights of a panel that each tile asks for, if it does.
+    pub ahead: Option<Value>,
 }
 
 /// Where the weights of a tile's panels lie: as in [`Group`].
@@ -245,4 +269,6 @@ pub(super) struct Pass {
     pub blocks: Value,
     /// Where there are several passes: is it the first, is it the last?
     pub place: Option<(Value, Value)>,
+    /// The row of the first panel's weights where those begin that are needed behind this pass.
+    pub next_weights: Value,
 }
