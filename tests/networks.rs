@@ -1,4 +1,4 @@
-//! Whole networks against their exact outputs: the fifteen architectures of `tools/networks.py`, BatchNormalization as
+//! Whole networks against their exact outputs: the sixteen architectures of `tools/networks.py`, BatchNormalization as
 //! nodes, compiled with every optimization.
 //!
 //! The measure is the largest difference from the float64 evaluation as a share of the output's range. nncc may differ
@@ -7,7 +7,7 @@
 //! below are those of `tools/networks.py OUT --check` on an AVX-512 Xeon, one process, default options; they
 //! are constants, so that a test needs no second engine.
 //!
-//! Each classifier's five highest classes must be the same five in the same order. Three of the networks also run on
+//! Each classifier's five highest classes must be the same five in the same order. Four of the networks also run on
 //! aarch64 and on a baseline x86-64, by emulation.
 //!
 //! Each is compiled freestanding: its library must need no symbol, and keep what its header promises (see
@@ -100,10 +100,12 @@ networks! {
     shufflenet_v2_x1_0: 3.0e-6,
     unet256: 4.1e-6,
     vit_b_16: 4.2e-7,
+    bert_mini: 3.2e-7,
 }
 
 /// Small enough for an emulator: a second each.
-const ON_OTHER_MACHINES: [(&str, f64); 3] = [("lenet5", 2.5e-7), ("squeezenet1_1", 1.1e-7), ("mobilenet_v2", 3.0e-6)];
+const ON_OTHER_MACHINES: [(&str, f64); 4] =
+    [("lenet5", 2.5e-7), ("squeezenet1_1", 1.1e-7), ("mobilenet_v2", 3.0e-6), ("bert_mini", 3.2e-7)];
 
 fn check_on(machine: &machine::Machine) {
     for (name, onnxruntime) in ON_OTHER_MACHINES {
@@ -151,7 +153,7 @@ fn without_libc() {
 }
 
 /// Learnable parameters and multiply-accumulates: torchvision's documentation of each network (its "GFLOPS" are
-/// multiply-accumulates); timm's for SE-ResNet-50; LeNet-5's and U-Net's are counted by hand.
+/// multiply-accumulates); timm's for SE-ResNet-50; LeNet-5's, U-Net's and BERT's are counted by hand.
 #[test]
 fn inspection_agrees_with_what_is_published() {
     for (name, parameters, gmacs) in [
@@ -170,6 +172,7 @@ fn inspection_agrees_with_what_is_published() {
         ("shufflenet_v2_x1_0", 2_278_604, 0.14),
         ("unet256", 1_942_594, 3.03),
         ("vit_b_16", 86_567_656, 17.56),
+        ("bert_mini", 3_159_040, 0.24),
     ] {
         let report = Compiler::new().inspect(network(name, "onnx")).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(report.parameters, parameters, "{name}: learnable parameters");
@@ -218,7 +221,7 @@ fn receptive_fields_agree_with_what_is_published() {
 /// Every value that a library completes on the way, not the outputs alone, is the evaluator's.
 #[test]
 fn verification_passes_value_by_value() {
-    for name in ["squeezenet1_1", "mobilenet_v2", "shufflenet_v2_x1_0"] {
+    for name in ["squeezenet1_1", "mobilenet_v2", "shufflenet_v2_x1_0", "bert_mini"] {
         let compiler = Compiler::new().target_cpu("native");
         let graph = compiler.import(network(name, "onnx")).unwrap_or_else(|e| panic!("{name}: {e}"));
         let model =
@@ -233,7 +236,7 @@ fn verification_passes_value_by_value() {
 /// Work is split where no sum is: neither the number of threads nor that of contexts changes a bit.
 #[test]
 fn threads_change_no_bit() {
-    for name in ["squeezenet1_1", "mobilenet_v2"] {
+    for name in ["squeezenet1_1", "mobilenet_v2", "bert_mini"] {
         let compiled = Compiler::new().target_cpu("native").load(network(name, "onnx"));
         let compiled = compiled.unwrap_or_else(|e| panic!("{name}: {e}"));
         let (input, _) = arrays_of(name);

@@ -16,8 +16,8 @@ prints how far its f32 result is from the exact one, as a share of the output's 
 Only numpy and `onnx` are needed. A network is built and evaluated at once, node by node, so that a BatchNormalization
 can take its statistics from the activations that it will meet (then perturbed: folding it must change something), and
 activations keep a sane scale to the last layer, as in a trained network. The number of learnable parameters of each
-network is asserted to be the published one (torchvision's documentation, timm's for SE-ResNet-50; LeNet-5's and U-Net's
-are counted by hand).
+network is asserted to be the published one (torchvision's documentation, timm's for SE-ResNet-50; LeNet-5's, U-Net's
+and those of BERT's encoder are counted by hand).
 """
 
 import argparse
@@ -545,6 +545,53 @@ def vit_b_16(net, x):
     return linear(net, "heads.head", x, 1000)
 
 
+def bert_mini(net, x):
+    """The encoder of Turc et al. 2019's smallest common BERT, behind its embeddings: post-norm, erf GELU, two sentences of
+    which the second ends early, so that its last keys are masked. Attention as the exporter writes Hugging Face's module."""
+    width, heads, layers, eps = 256, 4, 4, 1e-12
+    batch, tokens, _ = net.shape(x)
+    mask = np.zeros((batch, 1, 1, tokens), np.float32)
+    mask[1, ..., tokens - 11:] = np.finfo(np.float32).min
+    mask = net.param("mask", mask, learnable=False)
+
+    def norm(scope, x):
+        return net.op(scope, "LayerNormalization", x, net.normal(f"{scope}.weight", [width], 0.1, 1.0),
+                      net.normal(f"{scope}.bias", [width], 0.1), axis=-1, epsilon=eps)
+
+    def dense(scope, x, c_out):
+        c_in = net.shape(x)[-1]
+        weight = net.normal(f"{scope}.weight", [c_in, c_out], np.sqrt(1 / c_in))
+        bias = net.normal(f"{scope}.bias", [c_out], 0.02)
+        return net.op(scope, "Add", bias, net.op(scope, "MatMul", x, weight))
+
+    def attention(scope, x):
+        def split(name, perm):
+            part = net.op(scope, "Reshape", dense(f"{scope}.{name}", x, width),
+                          net.const(scope, [batch, tokens, heads, width // heads]))
+            return net.op(scope, "Transpose", part, perm=perm)
+
+        q, k, v = split("query", [0, 2, 1, 3]), split("key", [0, 2, 3, 1]), split("value", [0, 2, 1, 3])
+        scores = net.op(scope, "MatMul", q, k)
+        scores = net.op(scope, "Div", scores, net.const(scope, np.sqrt(width / heads), np.float32))
+        weights = net.op(scope, "Softmax", net.op(scope, "Add", scores, mask), axis=-1)
+        y = net.op(scope, "Transpose", net.op(scope, "MatMul", weights, v), perm=[0, 2, 1, 3])
+        return net.op(scope, "Reshape", y, net.const(scope, [batch, tokens, width]))
+
+    def gelu(scope, x):
+        e = net.op(scope, "Erf", net.op(scope, "Div", x, net.const(scope, np.sqrt(2), np.float32)))
+        e = net.op(scope, "Mul", x, net.op(scope, "Add", e, net.const(scope, 1, np.float32)))
+        return net.op(scope, "Mul", e, net.const(scope, 0.5, np.float32))
+
+    for i in range(layers):
+        scope = f"encoder.layer.{i}"
+        y = dense(f"{scope}.attention.output.dense", attention(f"{scope}.attention.self", x), width)
+        x = norm(f"{scope}.attention.output.LayerNorm", net.op(f"{scope}.attention.output", "Add", y, x))
+        y = gelu(f"{scope}.intermediate", dense(f"{scope}.intermediate.dense", x, 4 * width))
+        y = dense(f"{scope}.output.dense", y, width)
+        x = norm(f"{scope}.output.LayerNorm", net.op(f"{scope}.output", "Add", y, x))
+    return x
+
+
 IMAGE = (1, 3, 224, 224)
 
 # name: (builder, input shape, learnable parameters as published)
@@ -564,6 +611,7 @@ NETWORKS = {
     "shufflenet_v2_x1_0": (shufflenet_v2_x1_0, IMAGE, 2_278_604),
     "unet256": (unet256, (1, 3, 256, 256), 1_942_594),
     "vit_b_16": (vit_b_16, IMAGE, 86_567_656),
+    "bert_mini": (bert_mini, (2, 37, 256), 3_159_040),
 }
 
 

@@ -3,6 +3,7 @@
 //! A template takes a [`Target`] and shapes and gives a [`Kernel`](crate::kir::Kernel) whose extents,
 //! strides and tails are constants. It knows nothing of the graph: which template serves a node is decided in `lower/`.
 
+pub mod attention;
 pub mod conv;
 pub mod copy;
 pub mod epilogue;

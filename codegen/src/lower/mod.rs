@@ -31,6 +31,7 @@
 //! | [`pools`] | constants and kernels, each once |
 
 pub mod algorithm;
+pub mod attention;
 pub mod concat;
 mod conv;
 pub mod cx;
@@ -221,6 +222,7 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::Hardmax(op) => scan::lower_hardmax(op, cx),
         Op::Resize(op) => resize::lower(op, cx),
         Op::Einsum(op) => einsum::lower(op, cx),
+        Op::Attention(op) => attention::lower(op, cx),
         Op::Softmax(op) => softmax::lower(op, cx),
         Op::LogSoftmax(op) => softmax::lower_log(op, cx),
         Op::BatchNorm(op) => norm::lower_batch(op, cx),

@@ -6,6 +6,7 @@ use crate::op::{EvalError, Operator, TypeError, define_ops};
 use crate::{Pointwise, SymTensor, Tensor, TensorType, type_err};
 
 pub mod activation;
+pub mod attention;
 pub mod concat;
 pub mod conv;
 pub mod cum_sum;
@@ -46,7 +47,7 @@ define_ops! {
     reduce::Reduce, reduce::ArgReduce, cum_sum::CumSum, cum_sum::CumProd,
     pool::MaxPool, pool::AveragePool, pool::LpPool,
     norm::BatchNorm, norm::InstanceNorm, norm::GroupNorm, norm::LayerNorm, norm::RmsNorm, norm::Lrn, norm::LpNorm,
-    matmul::MatMul, matmul::Gemm, einsum::Einsum,
+    matmul::MatMul, matmul::Gemm, einsum::Einsum, attention::Attention,
     softmax::Softmax, softmax::LogSoftmax, softmax::Hardmax,
     resize::Resize,
     fused::Fused,

@@ -3,6 +3,7 @@
 //! | file | makes |
 //! |---|---|
 //! | `activations.rs` | Silu, Swish, HardSigmoid, HardSwish, Mish, Gelu (erf and tanh form) |
+//! | `attention.rs` | Attention, with operands read where they lie |
 //! | `norms.rs` | LayerNorm, GroupNorm and the scale and shift behind a normalization |
 //! | `softmax.rs` | Softmax |
 //!
@@ -12,6 +13,7 @@
 //! it would be computed twice.
 
 mod activations;
+mod attention;
 mod norms;
 mod softmax;
 
@@ -35,6 +37,8 @@ fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
             Rule { name: "mish", find: activations::mish },
             Rule { name: "gelu", find: activations::gelu },
             Rule { name: "softmax", find: softmax::softmax },
+            Rule { name: "attention", find: attention::attention },
+            Rule { name: "attention_transposed", find: attention::attention_transposed },
             Rule { name: "layer_norm", find: norms::layer_norm },
             Rule { name: "group_norm", find: norms::group_norm },
             Rule { name: "norm_scale", find: norms::norm_scale },

@@ -29,6 +29,7 @@ use super::super::window::balanced;
 use crate::kir::Elem;
 use crate::target::{Level, Target};
 use nncc_ir::BLOCK;
+use std::ops::RangeInclusive;
 
 /// How an input element gets into all lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,21 +85,26 @@ fn time(target: &Target, splat: Splat, vectors: usize, pixels: usize) -> usize {
 
 /// The tile for rows of `row` pixels and `panels` panels of output channels.
 pub fn choose(target: &Target, splat: Splat, panels: usize, row: usize) -> Tile {
-    best(target, splat, panels, row).1
+    best(target, splat, panels, 1..=panels.clamp(1, 4), row).1
 }
 
 /// What a pixel of such rows costs with that tile, in units that only compare.
 pub fn pixel_cost(target: &Target, splat: Splat, panels: usize, row: usize) -> f64 {
-    best(target, splat, panels, row).0 as f64 / row.max(1) as f64
+    best(target, splat, panels, 1..=panels.clamp(1, 4), row).0 as f64 / row.max(1) as f64
 }
 
-fn best(target: &Target, splat: Splat, panels: usize, row: usize) -> (usize, Tile) {
+/// How many pixels a tile of exactly these panels (at most 4) takes of rows of `row`.
+pub fn pixels(target: &Target, splat: Splat, panels: usize, row: usize) -> usize {
+    best(target, splat, panels, panels..=panels, row).1.pixels
+}
+
+fn best(target: &Target, splat: Splat, panels: usize, widths: RangeInclusive<usize>, row: usize) -> (usize, Tile) {
     let lanes = target.lanes(Elem::F32).min(BLOCK);
     // Cranelift keeps one register for moves.
     let cranelift = matches!(target.level, Level::X86V1 | Level::Aarch64);
     let budget = target.vector_regs - usize::from(cranelift);
     let mut best = (usize::MAX, Tile { panels: 1, pixels: 1 });
-    for p in 1..=panels.clamp(1, 4) {
+    for p in widths {
         let vectors = p * BLOCK / lanes;
         for q in 1..=row.clamp(1, budget) {
             let registers = registers(target, splat, vectors, q);
