@@ -37,6 +37,53 @@ pub enum Combine {
     Min,
 }
 
+impl Combine {
+    /// What changes nothing when it is combined with, in every lane of `ty`.
+    pub(crate) fn neutral(self, b: &mut Builder, dtype: DType, ty: Type) -> Value {
+        let bits = 8 * dtype.bytes() as u32;
+        let most = if dtype.is_signed_int() { i64::MAX >> (64 - bits) } else { -1 };
+        let least = if dtype.is_signed_int() { -most - 1 } else { 0 };
+        match (self, dtype.is_float()) {
+            (Combine::Add, _) => b.zero(ty),
+            (Combine::Mul, true) => b.float(ty, 1.0),
+            (Combine::Mul, false) => b.int(ty, 1),
+            (Combine::Max, true) => b.float(ty, f64::NEG_INFINITY),
+            (Combine::Max, false) => b.int(ty, least),
+            (Combine::Min, true) => b.float(ty, f64::INFINITY),
+            (Combine::Min, false) => b.int(ty, most),
+        }
+    }
+
+    /// The instruction.
+    pub(crate) fn operation(self, dtype: DType) -> BinaryOp {
+        match (self, dtype.is_float(), dtype.is_signed_int()) {
+            (Combine::Add, true, _) => BinaryOp::FAdd,
+            (Combine::Add, ..) => BinaryOp::Add,
+            (Combine::Mul, true, _) => BinaryOp::FMul,
+            (Combine::Mul, ..) => BinaryOp::Mul,
+            (Combine::Max, true, _) => BinaryOp::FMax,
+            (Combine::Max, _, true) => BinaryOp::MaxS,
+            (Combine::Max, ..) => BinaryOp::MaxU,
+            (Combine::Min, true, _) => BinaryOp::FMin,
+            (Combine::Min, _, true) => BinaryOp::MinS,
+            (Combine::Min, ..) => BinaryOp::MinU,
+        }
+    }
+
+    /// All of some vectors, as a tree.
+    pub(crate) fn all(self, b: &mut Builder, dtype: DType, vectors: &[Value]) -> Value {
+        let mut vectors = vectors.to_vec();
+        while vectors.len() > 1 {
+            let half = vectors.len().div_ceil(2);
+            let high = vectors.split_off(half);
+            for (low, high) in vectors.iter_mut().zip(high) {
+                *low = b.binary(self.operation(dtype), *low, high);
+            }
+        }
+        vectors[0]
+    }
+}
+
 /// A fold over operands: those of `pre`, then the further ones of `post`, then the output.
 #[derive(Clone, Copy, Debug)]
 pub struct Fold<'a> {
@@ -106,37 +153,16 @@ impl Folding<'_> {
         Type::of(elem_of(self.f.pre.result_type()), lanes)
     }
 
-    /// What changes nothing when it is combined with.
     fn neutral(&self, b: &mut Builder, lanes: usize) -> Value {
-        let (dtype, ty) = (self.f.pre.result_type(), self.acc_type(lanes));
-        let bits = 8 * dtype.bytes() as u32;
-        let most = if dtype.is_signed_int() { i64::MAX >> (64 - bits) } else { -1 };
-        let least = if dtype.is_signed_int() { -most - 1 } else { 0 };
-        match (self.f.combine, dtype.is_float()) {
-            (Combine::Add, _) => b.zero(ty),
-            (Combine::Mul, true) => b.float(ty, 1.0),
-            (Combine::Mul, false) => b.int(ty, 1),
-            (Combine::Max, true) => b.float(ty, f64::NEG_INFINITY),
-            (Combine::Max, false) => b.int(ty, least),
-            (Combine::Min, true) => b.float(ty, f64::INFINITY),
-            (Combine::Min, false) => b.int(ty, most),
-        }
+        self.f.combine.neutral(b, self.f.pre.result_type(), self.acc_type(lanes))
     }
 
     fn operation(&self) -> BinaryOp {
-        let dtype = self.f.pre.result_type();
-        match (self.f.combine, dtype.is_float(), dtype.is_signed_int()) {
-            (Combine::Add, true, _) => BinaryOp::FAdd,
-            (Combine::Add, ..) => BinaryOp::Add,
-            (Combine::Mul, true, _) => BinaryOp::FMul,
-            (Combine::Mul, ..) => BinaryOp::Mul,
-            (Combine::Max, true, _) => BinaryOp::FMax,
-            (Combine::Max, _, true) => BinaryOp::MaxS,
-            (Combine::Max, ..) => BinaryOp::MaxU,
-            (Combine::Min, true, _) => BinaryOp::FMin,
-            (Combine::Min, _, true) => BinaryOp::MinS,
-            (Combine::Min, ..) => BinaryOp::MinU,
-        }
+        self.f.combine.operation(self.f.pre.result_type())
+    }
+
+    fn combine_all(&self, b: &mut Builder, accs: &[Value]) -> Value {
+        self.f.combine.all(b, self.f.pre.result_type(), accs)
     }
 
     /// `acc` combined with the program on `inputs`, of which the first `count` lanes are elements.
@@ -153,18 +179,6 @@ impl Folding<'_> {
             b.select(there, v, neutral)
         };
         b.binary(self.operation(), acc, v)
-    }
-
-    fn combine_all(&self, b: &mut Builder, accs: &[Value]) -> Value {
-        let mut accs = accs.to_vec();
-        while accs.len() > 1 {
-            let half = accs.len().div_ceil(2);
-            let high = accs.split_off(half);
-            for (low, high) in accs.iter_mut().zip(high) {
-                *low = b.binary(self.operation(), *low, high);
-            }
-        }
-        accs[0]
     }
 
     /// The operands that are the same at every point of the reduced axes.

@@ -15,6 +15,7 @@ pub mod one_hot;
 pub mod pointwise;
 pub mod pool;
 pub mod resample;
+pub mod rows;
 pub mod scan;
 pub mod scatter;
 pub mod strided;

@@ -52,6 +52,7 @@ pub mod pools;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
+mod rows;
 pub mod scan;
 pub mod scatter;
 pub mod slice;

@@ -6,6 +6,9 @@
 //! map        y = (x - m) * r * scale + bias
 //! ```
 //!
+//! Where what is normalised are rows in memory that fit the first-level cache, with a scale for each of their elements, all three
+//! are one step that reads x once ([`rows`]).
+//!
 //! What differs is which axes are reduced, said by reshaping: `x` is seen as `[N, G, C/G, spatial]` for groups, its statistics as
 //! `[N, G, 1, 1]`, scale and bias as `[G, C/G, 1]`. Batch normalisation has its statistics given: scale and shift a channel
 //! are computed first, so that the map is one multiply-add. Local response normalisation sums squares over neighbouring
@@ -13,9 +16,10 @@
 
 use crate::kernels::fold::Combine;
 use crate::kernels::map::Nest;
+use crate::kernels::rows::RowFold;
 use crate::lower::elementwise::lower_map;
 use crate::lower::fold::{Parts, lower_fold, lower_nest};
-use crate::lower::{LowerCx, LowerError, Operand, reduce};
+use crate::lower::{LowerCx, LowerError, Operand, reduce, rows};
 use nncc_ir::ops::norm::{BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LpNorm, Lrn, RmsNorm};
 use nncc_ir::ops::reduce::ReduceKind;
 use nncc_ir::pointwise::{BinaryFn, Ref, UnaryFn};
@@ -43,9 +47,7 @@ fn standardise(
     cx: &mut LowerCx<'_, '_>,
 ) -> Result<(), LowerError> {
     let n = x.elems() as f64 / stats.iter().product::<usize>() as f64;
-    let (m, r) = (cx.temporary(x.dtype, stats, x.layout)?, cx.temporary(x.dtype, stats, x.layout)?);
     let mean = reduce::parts(ReduceKind::Mean, x.dtype, n as usize);
-    lower_fold(&mean, std::slice::from_ref(x), x, &m, "norm_mean", cx)?;
     let pre = program(x, 2, |p, v| {
         let d = p.binary(BinaryFn::Sub, v[0], v[1]);
         p.binary(BinaryFn::Mul, d, d)
@@ -55,15 +57,30 @@ fn standardise(
         inverse_root(p, variance, epsilon)
     });
     let deviation = Parts { pre, combine: Combine::Add, post };
-    lower_fold(&deviation, &[x.clone(), m.clone()], x, &r, "norm_deviation", cx)?;
-    let operands: Vec<Operand> = [x.clone(), m, r, scale].into_iter().chain(bias).collect();
-    let map = program(x, operands.len(), |p, v| {
+    let map = program(x, if bias.is_some() { 5 } else { 4 }, |p, v| {
         let d = p.binary(BinaryFn::Sub, v[0], v[1]);
         let scaled = p.binary(BinaryFn::Mul, d, v[2]);
         let y = p.binary(BinaryFn::Mul, scaled, v[3]);
         v.get(4).map_or(y, |&bias| p.binary(BinaryFn::Add, y, bias))
     });
+    let vectors: Vec<&Operand> = [&scale].into_iter().chain(&bias).collect();
+    if let Some(axis) = row_axis(x, stats) {
+        let folds = [&mean, &deviation].map(RowFold::from).to_vec();
+        if rows::lower(folds, map.clone(), axis, [x, y], &vectors, "norm", cx)? {
+            return Ok(());
+        }
+    }
+    let (m, r) = (cx.temporary(x.dtype, stats, x.layout)?, cx.temporary(x.dtype, stats, x.layout)?);
+    lower_fold(&mean, std::slice::from_ref(x), x, &m, "norm_mean", cx)?;
+    lower_fold(&deviation, &[x.clone(), m.clone()], x, &r, "norm_deviation", cx)?;
+    let operands: Vec<Operand> = [x.clone(), m, r, scale].into_iter().chain(bias).collect();
     lower_map(&map, &operands, y, "", cx)
+}
+
+/// The axis from which on `stats` has one element for each of the rows of x, if it is of that form.
+fn row_axis(x: &Operand, stats: &[usize]) -> Option<usize> {
+    let axis = stats.iter().zip(&x.dims).take_while(|(s, n)| s == n).count();
+    (axis < x.rank() && stats[axis..].iter().all(|&s| s == 1)).then_some(axis)
 }
 
 /// A vector of channels, shaped to broadcast to `[N, C, spatial..]`.
@@ -156,17 +173,20 @@ pub fn lower_rms(op: &RmsNorm, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErro
     let (x, y, scale) = (cx.input(0)?, cx.output(0), cx.input(1)?);
     let stats = over_last(&x, op.axis);
     let n = x.elems() as f64 / stats.iter().product::<usize>() as f64;
-    let r = cx.temporary(x.dtype, &stats, x.layout)?;
     let post = program(&x, 1, |p, v| {
         let mean = p.binary_const(BinaryFn::Div, v[0], n);
         inverse_root(p, mean, op.epsilon)
     });
     let squares = Parts { post, ..reduce::parts(ReduceKind::SumSquare, x.dtype, 0) };
-    lower_fold(&squares, std::slice::from_ref(&x), &x, &r, "norm_deviation", cx)?;
     let map = program(&x, 3, |p, v| {
         let scaled = p.binary(BinaryFn::Mul, v[0], v[1]);
         p.binary(BinaryFn::Mul, scaled, v[2])
     });
+    if rows::lower(vec![RowFold::from(&squares)], map.clone(), op.axis, [&x, &y], &[&scale], "norm", cx)? {
+        return Ok(());
+    }
+    let r = cx.temporary(x.dtype, &stats, x.layout)?;
+    lower_fold(&squares, std::slice::from_ref(&x), &x, &r, "norm_deviation", cx)?;
     lower_map(&map, &[x, r, scale], &y, "", cx)
 }
 

@@ -4,12 +4,14 @@
 //! m = max x;   s = sum exp(x - m);   y = exp(x - m) / s,   or x - m - log s
 //! ```
 //!
-//! The exponential is computed twice, which costs less than writing it to memory and reading it back.
+//! Rows that lie in memory as such and fit the first-level cache are read once, by [`rows`]. Along other axes, and of long rows,
+//! the exponential is computed twice, which costs less than writing it to memory and reading it back.
 
 use crate::kernels::fold::Combine;
+use crate::kernels::rows::RowFold;
 use crate::lower::elementwise::lower_map;
 use crate::lower::fold::{Parts, lower_fold};
-use crate::lower::{LowerCx, LowerError, Operand};
+use crate::lower::{LowerCx, LowerError, Operand, rows};
 use nncc_ir::ops::softmax::{LogSoftmax, Softmax};
 use nncc_ir::pointwise::{BinaryFn, Ref, UnaryFn};
 use nncc_ir::{DType, Pointwise};
@@ -19,6 +21,16 @@ use nncc_ir::{DType, Pointwise};
 /// # Errors
 /// A blocked value whose channels it runs along.
 pub fn lower(op: &Softmax, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let by_rows = lower_rows(
+        op.axis,
+        cx,
+        true,
+        |p, v| p.unary(UnaryFn::Reciprocal, v[0]),
+        |p, v| p.binary(BinaryFn::Mul, v[0], v[2]),
+    )?;
+    if by_rows {
+        return Ok(());
+    }
     lower_with(op.axis, cx, |p, v| {
         let d = p.binary(BinaryFn::Sub, v[0], v[1]);
         let e = p.unary(UnaryFn::Exp, d);
@@ -31,11 +43,51 @@ pub fn lower(op: &Softmax, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
 /// # Errors
 /// As [`lower`].
 pub fn lower_log(op: &LogSoftmax, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let by_rows = lower_rows(
+        op.axis,
+        cx,
+        false,
+        |p, v| p.unary(UnaryFn::Log, v[0]),
+        |p, v| {
+            let d = p.binary(BinaryFn::Sub, v[0], v[1]);
+            p.binary(BinaryFn::Sub, d, v[2])
+        },
+    )?;
+    if by_rows {
+        return Ok(());
+    }
     lower_with(op.axis, cx, |p, v| {
         let d = p.binary(BinaryFn::Sub, v[0], v[1]);
         let log = p.unary(UnaryFn::Log, v[2]);
         p.binary(BinaryFn::Sub, d, log)
     })
+}
+
+/// By rows, if the axis is one of rows that fit: the maximum, `post` of the sum of exponentials, which are kept or not, and
+/// `last` over what is there then and both. Says whether it is.
+fn lower_rows(
+    axis: usize,
+    cx: &mut LowerCx<'_, '_>,
+    keep: bool,
+    post: impl FnOnce(&mut Pointwise, &[Ref]) -> Ref,
+    last: impl FnOnce(&mut Pointwise, &[Ref]) -> Ref,
+) -> Result<bool, LowerError> {
+    let (x, y) = (cx.input(0)?, cx.output(0));
+    if x.dims[axis + 1..].iter().any(|&n| n != 1) {
+        return Ok(false);
+    }
+    let types: [DType; 3] = [x.dtype; 3];
+    let same = Pointwise::build(&types[..1], |_, v| v[0]);
+    let exponential = Pointwise::build(&types[..2], |p, v| {
+        let d = p.binary(BinaryFn::Sub, v[0], v[1]);
+        p.unary(UnaryFn::Exp, d)
+    });
+    let post = Pointwise::build(&types[..1], post);
+    let folds = vec![
+        RowFold { pre: same.clone(), combine: Combine::Max, post: same, keep: false },
+        RowFold { pre: exponential, combine: Combine::Add, post, keep },
+    ];
+    rows::lower(folds, Pointwise::build(&types, last), axis, [&x, &y], &[], "softmax", cx)
 }
 
 /// Maximum and sum along `axis`, then `last` over x and both.
@@ -81,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_axis() {
-        for dims in [&[1][..], &[1000], &[2, 37], &[3, 17, 5], &[2, 3, 4, 1], &[2, 0, 3]] {
+        for dims in [&[1][..], &[1000], &[2, 37], &[3, 17, 5], &[2, 3, 4, 1], &[2, 0, 3], &[2, 20_011]] {
             for axis in 0..dims.len() {
                 run(Softmax { axis }, &tensor(1, dims));
                 run(LogSoftmax { axis }, &tensor(2, dims));
