@@ -53,7 +53,8 @@ fn networks_are_fused_laid_out_and_planned() {
         ("efficientnet_b0", 16, 0),
         ("shufflenet_v2_x1_0", 0, 35),
         ("unet256", 0, 1),
-        ("vit_b_16", 37, 1),
+        ("vit_b_16", 13, 1),
+        ("bert_mini", 0, 0),
     ];
     for (name, elementwise, relayouts) in expected {
         let Some((g, plan)) = compiled(name) else { continue };
@@ -64,5 +65,18 @@ fn networks_are_fused_laid_out_and_planned() {
         assert!(ratio <= 1.1, "{name}: the arena has {arena} bytes, {ratio} of the bound {bound}");
         let normalizations = g.node_ids().filter(|n| matches!(g.op(*n), Op::BatchNorm(_))).count();
         assert_eq!(normalizations, 0, "{name}: BatchNorms are left");
+    }
+}
+
+#[test]
+fn transformers_have_one_node_for_the_attention_of_a_layer() {
+    for (name, layers) in [("vit_b_16", 12), ("bert_mini", 4)] {
+        let Some((g, _)) = compiled(name) else { continue };
+        let count = |is: fn(&Op) -> bool| g.node_ids().filter(|n| is(g.op(*n))).count();
+        assert_eq!(count(|op| matches!(op, Op::Attention(_))), layers, "{name}");
+        assert_eq!(count(|op| matches!(op, Op::Softmax(_))), 0, "{name}: a softmax is left");
+        // Of ViT, the patches to tokens; heads are never moved.
+        let moves = usize::from(name == "vit_b_16");
+        assert_eq!(count(|op| matches!(op, Op::Transpose(_))), moves, "{name}: transposes");
     }
 }

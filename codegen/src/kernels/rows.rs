@@ -61,7 +61,8 @@ impl Rows {
         let align = self.dtype.bytes() as u32;
         let mut args = vec![ArgDecl::read("x", align)];
         args.extend((0..self.vectors).map(|i| ArgDecl::read(format!("v{i}"), align)));
-        args.push(ArgDecl::write("y", align));
+        let keeps = self.folds.iter().any(|fold| fold.keep);
+        args.push(if keeps { ArgDecl::read_write("y", align) } else { ArgDecl::write("y", align) });
         let mut b = Builder::new(name, args);
         let lanes = target.lanes(pointwise::elem_of(self.dtype)).min(self.n.next_power_of_two());
         let group = (CHUNK / self.n).clamp(1, self.rows);

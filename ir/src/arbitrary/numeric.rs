@@ -2,6 +2,7 @@
 
 use super::{Generator, Mix, Step};
 use crate::ops::activation as act;
+use crate::ops::attention::{Attention, Sizes, View};
 use crate::ops::conv::{Conv, ConvTranspose};
 use crate::ops::cum_sum::{CumProd, CumSum};
 use crate::ops::elementwise::{Binary, Cast, Compare, Unary, Where};
@@ -27,6 +28,7 @@ pub(super) const CONTINUOUS: &[Step] = &[
     mat_mul,
     gemm,
     softmax,
+    attention,
     reduce,
     prelu,
     clip,
@@ -313,6 +315,32 @@ fn softmax(g: &mut Generator<'_>) -> Option<()> {
     let x = g.float_of_rank(1, 5)?;
     let axis = g.below(g.sizes(x).len());
     if g.coin() { g.emit1(LogSoftmax { axis }, x) } else { g.emit1(Softmax { axis }, x) }
+}
+
+/// Queries that exist, with new keys and values, heads before or behind tokens, with a mask or without.
+fn attention(g: &mut Generator<'_>) -> Option<()> {
+    let x = g.float_of_rank(3, 3)?;
+    let dims = g.sizes(x);
+    let beside = g.coin();
+    let (heads, queries) = if beside { (dims[1], dims[0]) } else { (dims[0], dims[1]) };
+    let sizes = Sizes { batch: 1, heads, queries, keys: g.pick(&[1, 5, 17]), width: dims[2], values: g.pick(&[1, 4]) };
+    let view = |rows: usize, columns: usize| View {
+        offset: 0,
+        strides: if beside { [0, columns, heads * columns, 1] } else { [0, rows * columns, columns, 1] },
+    };
+    let k = g.fresh(DType::F32, &[heads * sizes.keys, sizes.width]);
+    let v = g.fresh(DType::F32, &[heads * sizes.keys, sizes.values]);
+    let shape = g.pick(&[vec![sizes.keys], vec![queries, sizes.keys], vec![heads, 1, sizes.keys]]);
+    let mask = if g.coin() { Some(g.fresh(DType::F32, &shape)) } else { None };
+    let op = Attention {
+        sizes,
+        q: view(queries, sizes.width),
+        k: view(sizes.keys, sizes.width),
+        v: view(sizes.keys, sizes.values),
+        scale: g.pick(&[1.0, 0.25]),
+        perm: if beside { vec![0, 2, 1, 3] } else { vec![0, 1, 2, 3] },
+    };
+    g.emit(op, &[Some(x), Some(k), Some(v), mask])
 }
 
 fn hardmax(g: &mut Generator<'_>) -> Option<()> {

@@ -11,7 +11,8 @@
 //!
 //! Numbers: scores are summed in another order, and a factor of queries or keys is applied to queries once. Refused: types
 //! other than f32; fewer queries than fill half a panel of lanes, for which two products are faster; rows so wide that the
-//! scores are a small part of the work; a mask that is one number a query, which no exporter writes.
+//! scores are a small part of the work; rows too far apart for the displacements of one instruction; a mask that is one
+//! number a query, which no exporter writes.
 
 use super::{binary, first, times_number};
 use crate::rewrite::{Found, No, Patch, Val, dims, operand, refuse, result, sole_use};
@@ -25,6 +26,10 @@ const FEW_QUERIES: usize = 8;
 
 /// Features beyond which a few queries and their results no longer stay in cache beside the scores.
 const WIDE: usize = 512;
+
+/// Elements between rows of an operand, of the mask and of the result, from which on 32 bits of displacement do not hold the
+/// bytes of a tile of rows.
+const FAR: usize = 1 << 22;
 
 pub fn attention(g: &Graph, n: NodeId) -> Found {
     let Op::MatMul(_) = g.op(n) else { return Err(No::Match) };
@@ -67,6 +72,11 @@ pub fn attention(g: &Graph, n: NodeId) -> Found {
     let mut k = Held::find(g, k, k_dims, true, |_| true);
     k.view.strides.swap(2, 3);
     let v = Held::find(g, v, v_dims, false, |_| true);
+    let strides = [&q, &k, &v].into_iter().flat_map(|held| held.view.strides[2..].iter().copied());
+    let of_a_token = batch.saturating_mul(heads).saturating_mul(values);
+    if strides.chain([keys, of_a_token]).any(|stride| stride >= FAR) {
+        return refuse!("rows lie more than {FAR} elements apart");
+    }
     let scale = scores.scale * q.scale * k.scale;
     let op = Attention { sizes, q: q.view, k: k.view, v: v.view, scale, perm: vec![0, 1, 2, 3] };
     let mut patch = Patch::standing_for(&nodes);
