@@ -22,14 +22,15 @@
 //!
 //! Passes: when a tile's weights exceed half of L1, the channel blocks are split so that one part's weights fit. A pass sums
 //! from zero and is added to those before as a whole: the error of a sum grows with the terms of a pass and the number of
-//! passes, not with their product. Partial sums of a convolution lie in the output, which a residual must not share with it:
-//! `Same` extras read where the output is written for the last time, so there are no passes when a plan computes in place.
-//! The rows of a matrix lie far apart (each tile would touch lines and pages of its own in every pass): its partial sums lie
-//! in scratch memory one tile behind the other, and a pass has at least [`PASS_STEPS`] channels, if their weights fit L1.
+//! passes, not with their product. Partial sums of a convolution lie in the output. Where a residual shares the output's
+//! memory (`Same` extras read where the output is written for the last time) they lie in scratch memory, one tile behind the
+//! other; and so do those of a matrix, whose rows lie far apart: each tile would touch lines and pages of its own in every
+//! pass. A pass of a matrix product has at least [`PASS_STEPS`] channels, if their weights fit L1.
 //!
-//! What a matrix product reads and writes for the first time is asked for ahead, where the target can: the lines of the
-//! output when a tile begins for the last time, and with each tile a share of the weights of the next pass. The hardware
-//! follows neither: the rows of a tile are short pieces in many pages, and a pass ends a stream every few kilobytes.
+//! What is read and written for the first time is asked for ahead, where the target can: with each tile, a share of the weights
+//! of the next pass, if they do not stay in L2 and the pass's own are in L1 (else the two compete for the misses that a core
+//! can have under way); and in a matrix product the lines of the output when a tile begins for the last time. The hardware
+//! follows neither: a pass ends a stream every few kilobytes, and the rows of a tile are short pieces in many pages.
 //!
 //! Tasks go over panels inside of rows when all weights fit L2 (the input is read once from memory), else rows inside of panels
 //! (the weights are). Needs: with more than one group, channels a group are multiples of 16 on both sides.
@@ -138,7 +139,7 @@ impl<'a> Direct<'a> {
             panels_inner: true,
         };
         direct.choose_tasks();
-        if direct.conv.sink == Sink::Matrix && direct.sums_bytes() <= direct.most_sums() {
+        if (in_place || direct.conv.sink == Sink::Matrix) && direct.sums_bytes() <= direct.most_sums() {
             direct.kept = Kept::Scratch;
         } else if in_place {
             direct.pass_blocks = full_blocks.max(1);
@@ -171,13 +172,18 @@ impl<'a> Direct<'a> {
         let rows = self.row_count();
         let groups = self.panel_groups() * conv.groups * conv.batch;
         let wanted = (conv.macs() / LEAST).clamp(1, 16).max((conv.macs() / PLENTY).min(64)) as usize;
-        let input = 4 * conv.groups * conv.inputs * conv.input_plane();
+        // A stride beyond the taps leaves out rows and pixels.
+        let read = |a: &Axis| a.inputs.min(a.outputs * a.taps);
+        let input = 4 * conv.groups * conv.inputs * conv.axes.iter().map(read).product::<usize>();
         let weights = 4 * conv.groups * conv.inputs * conv.outputs * conv.taps();
         let by_sums = match conv.sink {
             Sink::Matrix => (rows * conv.axes[2].outputs * self.sums_pitch()).div_ceil(self.most_sums()),
             Sink::Blocked => 1,
         };
-        let chunks = wanted.div_ceil(groups).max(by_sums);
+        // Weights that do not stay in L2 are asked for ahead, a share with each tile: a chunk has some.
+        let tiles = conv.axes[2].outputs.div_ceil(self.tile.pixels);
+        let most = if weights > target.l2 / 2 { rows * tiles / (2 * USES - 1) } else { rows };
+        let chunks = wanted.div_ceil(groups).min(most).max(by_sums).max(1);
         let by_cache = (2 * input).div_ceil(target.l2);
         // Panels inside: input once, weights once a chunk unless they stay in L2. Rows inside: weights once, input once a
         // group of panels unless it stays.
@@ -251,9 +257,10 @@ impl<'a> Direct<'a> {
         self.partial_sums() && self.kept == Kept::Scratch
     }
 
-    /// Does the kernel ask for what comes next? Convolutions gain nothing: their rows are long, and the hardware follows them.
+    /// Does the kernel ask for what comes next?
     fn looks_ahead(&self) -> bool {
-        self.target.prefetches() && self.conv.sink == Sink::Matrix && self.conv.weights == Weights::Panels
+        let gains = self.conv.sink == Sink::Matrix || self.ahead() > 0;
+        self.target.prefetches() && self.conv.weights == Weights::Panels && gains
     }
 
     /// Tiles of one row of outputs.
@@ -262,11 +269,12 @@ impl<'a> Direct<'a> {
     }
 
     /// Rows of weights of a panel that each tile asks for, so that all of the next pass have come when it begins. None where
-    /// the weights stay in L2, or few tiles would ask for much.
+    /// the weights stay in L2, few tiles would ask for much, or a convolution's tiles stream their own from there.
     fn ahead(&self) -> usize {
         let conv = &self.conv;
         let tiles = self.rows * self.tiles_of_a_row(self.tile.pixels);
-        if 4 * conv.inputs * conv.outputs * conv.taps() <= self.target.l2 / 2 || tiles < USES {
+        let from_l1 = conv.sink == Sink::Matrix || self.partial_sums();
+        if 4 * conv.inputs * conv.outputs * conv.taps() <= self.target.l2 / 2 || tiles < USES || !from_l1 {
             return 0;
         }
         let of_a_pass = if self.partial_sums() { self.pass_blocks * BLOCK } else { conv.inputs };

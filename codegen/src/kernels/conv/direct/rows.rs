@@ -1,5 +1,6 @@
 //! A row of outputs, cut into tiles; a tile begins with a bias or with partial sums and ends in the epilogue.
 
+use super::super::Sink;
 use super::task::{Group, Lanes, Pass};
 use super::{Direct, F32_BYTES};
 use crate::kernels::epilogue::{Extra, Site};
@@ -163,7 +164,7 @@ impl Direct<'_> {
         offsets: &[Value],
         place: &dyn Fn(usize, usize) -> i64,
     ) {
-        if group.ahead.is_none() {
+        if group.ahead.is_none() || self.conv.sink == Sink::Blocked {
             return;
         }
         let kinds = &self.conv.epilogue.extras;

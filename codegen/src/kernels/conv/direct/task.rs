@@ -110,7 +110,7 @@ impl Direct<'_> {
             let zero = b.i64(0);
             let last = b.add_imm(shape.passes, -1);
             let (is_first, is_last) = (b.icmp(IntCc::Eq, index, zero), b.icmp(IntCc::Eq, index, last));
-            let behind = b.mul_imm(to, BLOCK as i64);
+            let behind = b.mul_imm(to, (BLOCK * self.conv.taps()) as i64);
             let next_weights = b.select(is_last, next_group, behind);
             let pass = Pass { from, to, blocks: shape.blocks, place: Some((is_first, is_last)), next_weights };
             b.for_(lo, hi, 1, |b, row| self.row(b, &group, &pass, row));
