@@ -45,7 +45,7 @@ pub fn call(program: &Program, memory: &mut Memory, arguments: [u64; 4], limits:
     for (r, x) in [7, 6, 2, 1].into_iter().zip(arguments) {
         s.gpr[r] = x;
     }
-    // The stack is aligned to 16 before the return address is pushed; its region begins where that makes it so.
+    // No more is promised of its alignment than 8: a function with a frame aligns that itself.
     let top = STACK + limits.stack as u64;
     s.gpr[RSP] = top;
     let before = s.clone();
