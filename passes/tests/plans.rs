@@ -74,6 +74,16 @@ fn nested_concats_are_one_buffer() {
 }
 
 /// Batches of two: channels of one image are not contiguous with those of the next, so nothing is shared.
+/// `d` is the end of `a`, and wanted at the beginning of a result of which `a` is the end: one of the two is copied.
+#[test]
+fn a_part_and_the_whole_of_it_do_not_share_a_concat() {
+    let g = graph(
+        "graph g(%x: f32[5]) {\n %a = softmax %x, axis=0\n %c, %d = split %a, axis=0, sizes=[1,4]\n %y = concat %d, %a, axis=0\n %z = softmax %c, axis=0\n return %y, %z\n}",
+    );
+    let p = plan(&g);
+    assert_ne!(p.place[&value(&g, "a")], Place::Output { index: 0, offset: 16 });
+}
+
 #[test]
 fn a_batch_of_two_is_copied() {
     let g = graph(

@@ -150,7 +150,10 @@ pub fn share(g: &Graph, order: &[NodeId], concat_in_place: bool) -> Shared {
             groups.join(start, v, 0);
         } else {
             for &(x, at) in &parts {
-                if groups.may_become_part(x, v, at) {
+                // A part of x that goes elsewhere would be read inside of what is written.
+                let apart =
+                    |&(w, place): &(usize, i64)| w == x || groups.distance(x, w).is_none_or(|d| d == place - at);
+                if parts.iter().all(apart) && groups.may_become_part(x, v, at) {
                     groups.join(v, x, at);
                 }
             }
