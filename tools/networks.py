@@ -550,9 +550,11 @@ def bert_mini(net, x):
     which the second ends early, so that its last keys are masked. Attention as the exporter writes Hugging Face's module."""
     width, heads, layers, eps = 256, 4, 4, 1e-12
     batch, tokens, _ = net.shape(x)
-    mask = np.zeros((batch, 1, 1, tokens), np.float32)
-    mask[1, ..., tokens - 11:] = np.finfo(np.float32).min
-    mask = net.param("mask", mask, learnable=False)
+    seen = np.ones((batch, 1, 1, tokens), np.int64)
+    seen[1, ..., tokens - 11:] = 0
+    seen = net.op("", "Cast", net.const("", seen), to=TensorProto.FLOAT)
+    unseen = net.op("", "Sub", net.const("", 1, np.float32), seen)
+    mask = net.op("", "Mul", unseen, net.const("", np.finfo(np.float32).min, np.float32))
 
     def norm(scope, x):
         return net.op(scope, "LayerNormalization", x, net.normal(f"{scope}.weight", [width], 0.1, 1.0),
