@@ -1,6 +1,6 @@
 //! Attention: one kernel where everything is f32.
 //!
-//! The pass that makes the operator makes it of f32 alone; of other numbers there is no kernel.
+//! The pass that makes the operator makes it of f32 alone, and of rows that are near enough; of others there is no kernel.
 
 use super::{Call, LowerCx, LowerError};
 use crate::kernels::attention;
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn long_sequences_take_several_blocks() {
-        // 16 KiB of L1 twice, for 64 queries: 256 keys a block at most, on any level.
+        // A block has at most twice 32 KiB of scores: 1024 keys where a group has 16 queries, fewer where it has more.
         let sizes = Sizes { batch: 1, heads: 1, queries: 20, keys: 1101, width: 5, values: 3 };
         run(op(sizes, false, false), None);
         // Scores that rise, so that every block has a new maximum.

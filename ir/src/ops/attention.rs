@@ -54,7 +54,7 @@ impl AttrValue for View {
     }
 }
 
-/// The extents of attention: all but the batch axes, which it shares with nothing else.
+/// The extents of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sizes {
     /// Samples.

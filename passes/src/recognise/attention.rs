@@ -228,7 +228,8 @@ impl Strided {
             Op::Transpose(t) => Some(moved(t.perm.iter().map(|&a| self.strides[a]).collect(), 0)),
             Op::Slice(s) => {
                 let steps = s.steps.iter().map(|&step| usize::try_from(step).ok());
-                let strides = steps.zip(&self.strides).map(|(step, stride)| Some(step? * stride));
+                // A step along an axis of one element may be any number.
+                let strides = steps.zip(&self.strides).map(|(step, stride)| step?.checked_mul(*stride));
                 let starts = s.starts.iter().map(Dim::size);
                 let first: Option<usize> = starts.zip(&self.strides).map(|(start, s)| Some(start? * s)).sum();
                 Some(moved(strides.collect::<Option<_>>()?, first?))
