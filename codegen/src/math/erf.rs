@@ -4,7 +4,8 @@
 //! of the interval in which erf is not yet 1. There `erfc < 0.21`, so that its own error counts a fifth or less.
 
 use super::coefficients::{ERF_F32, ERF_F64, ERFC_F32, ERFC_F64};
-use super::{below, copysign, exp, format, like, polynomial};
+use super::exp::exp_normal;
+use super::{below, copysign, format, like, polynomial};
 use crate::kir::{Builder, Elem, Value};
 
 /// `2 / sqrt(pi)` times the integral of `e^(-t^2)` from 0 to `x`. At most 4 ulp.
@@ -24,7 +25,7 @@ pub fn erf(b: &mut Builder, x: Value) -> Value {
     let t = b.sub(t, center);
     let q = polynomial(b, t, far);
     let q = b.neg(q);
-    let e = exp(b, q);
+    let e = exp_normal(b, q);
     let one = like(b, x, 1.0);
     let large = b.sub(one, e);
     let large = copysign(b, large, x);

@@ -46,6 +46,15 @@ fn exp_shifted(b: &mut Builder, x: Value, shift: i64) -> Value {
     b.mul(m, second)
 }
 
+/// `e^x` where it is a normal number, by one factor and without bounds: two thirds of the instructions of [`exp`]. A NaN stays
+/// one. At most 2 ulp.
+pub(super) fn exp_normal(b: &mut Builder, x: Value) -> Value {
+    let f = format(b, x);
+    let (n, q) = reduce(b, f, x);
+    let scale = pow2(b, f, n);
+    b.mul_add(q, scale, scale)
+}
+
 /// `e^x`. At most 2 ulp.
 pub fn exp(b: &mut Builder, x: Value) -> Value {
     exp_shifted(b, x, 0)
