@@ -11,12 +11,14 @@
 //! aarch64 and on a baseline x86-64, by emulation.
 //!
 //! Each is compiled freestanding: its library must need no symbol, and keep what its header promises (see
-//! `support/contract.rs`). And each is described as published: parameters, multiply-accumulates, receptive fields.
+//! `support/contract.rs`) and to its CPU levels (`support/levels.rs`). And each is described as published: parameters, multiply-accumulates, receptive fields.
 
 #[path = "support/contract.rs"]
 mod contract;
 #[path = "support/freestanding.rs"]
 mod freestanding;
+#[path = "support/levels.rs"]
+mod levels;
 #[path = "support/machine.rs"]
 mod machine;
 #[path = "support/range.rs"]

@@ -1,7 +1,7 @@
 //! What a library promises of itself, held against the file that is written: imports, sizes, bounds.
 //!
 //! The constants of the header, what the library says when it is asked, and an independent reading of the ELF file must
-//! agree. A freestanding library imports nothing.
+//! agree. A freestanding library imports nothing. Each function keeps to its CPU level.
 
 use nncc::{Compiled, Model, OutputKind};
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
@@ -23,6 +23,7 @@ pub fn check(name: &str, compiled: &Compiled, model: &Model, folder: &Path) {
     // The first symbol of a table is the null symbol: undefined, and without a name.
     let undefined: Vec<&str> = undefined.iter().filter_map(|s| s.name().ok()).filter(|n| !n.is_empty()).collect();
     assert!(undefined.is_empty(), "{name}: a freestanding library needs {undefined:?}");
+    super::levels::check(name, compiled, &elf);
     let weights = elf.symbols().find(|s| s.name() == Ok("nncc.weights")).map_or(0, |s| s.size());
     let code: u64 = elf.sections().filter(|s| s.kind() == SectionKind::Text).map(|s| s.size()).sum();
 
