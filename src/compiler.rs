@@ -5,6 +5,7 @@
 //!             └──────────── once for each combination of the dimensions' values ───────────┘
 //! ```
 
+use crate::plan::Plan;
 use crate::{Error, Model};
 use nncc_codegen::backend::{MachineCode, cranelift, for_target};
 use nncc_codegen::emit;
@@ -222,22 +223,9 @@ impl Compiler {
         info!("read {}", path.display());
         let (mut sets, mut fixed) = (Vec::new(), Vec::new());
         for dims in combinations(&self.dims) {
-            stage("importing");
-            let start = Instant::now();
-            let set = dims.iter().map(|(name, size)| format!(" {name}={size}")).collect::<String>();
-            let (import, names) = model.import_for(&self.import_options(dims), data)?;
-            let mut graph = import.graph;
+            let (set, names) = self.optimized(&model, dims, data, &mut times, stage)?;
+            sets.push(set);
             fixed = names;
-            times.push(("import", start.elapsed()));
-            info!("imported{set}: {} operators", operators(&graph));
-            require_known_inputs(&graph)?;
-            stage("optimizing");
-            let mut cx = PassCx::new(nncc_passes::Options { level: self.opt_level, ..Default::default() });
-            nncc_passes::optimize(&mut graph, &mut cx)?;
-            let plan = nncc_passes::plan_memory(&graph, &mut cx)?;
-            times.extend(cx.reports.iter().map(|r| (r.pass, r.time)));
-            info!("optimized{set}: {} operators, an arena of {} bytes", operators(&graph), plan.arena_bytes);
-            sets.push(SetGraph { graph, plan, refusals: cx.refusals.iter().map(ToString::to_string).collect() });
         }
         stage("lowering");
         let start = Instant::now();
@@ -256,6 +244,43 @@ impl Compiler {
         info!("generated {} bytes of machine code", code.iter().map(|c| c.bytes.len()).sum::<usize>());
         let options = emit::EmitOptions { freestanding: self.freestanding, prefix: self.prefix.clone() };
         Ok((Compiled { program, algorithms, code, sets, times, options }, fixed))
+    }
+
+    /// One shape set up to its memory plan, and the names of the inputs that became constants.
+    fn optimized(
+        &self,
+        model: &nncc_frontend::Model,
+        dims: BTreeMap<String, i64>,
+        data: &dyn Fn(&str) -> Option<Tensor>,
+        times: &mut Vec<(&'static str, Duration)>,
+        stage: &mut dyn FnMut(&str),
+    ) -> Result<(SetGraph, Vec<String>), Error> {
+        stage("importing");
+        let start = Instant::now();
+        let set = dims.iter().map(|(name, size)| format!(" {name}={size}")).collect::<String>();
+        let (import, fixed) = model.import_for(&self.import_options(dims), data)?;
+        let mut graph = import.graph;
+        times.push(("import", start.elapsed()));
+        info!("imported{set}: {} operators", operators(&graph));
+        require_known_inputs(&graph)?;
+        stage("optimizing");
+        let mut cx = PassCx::new(nncc_passes::Options { level: self.opt_level, ..Default::default() });
+        nncc_passes::optimize(&mut graph, &mut cx)?;
+        let plan = nncc_passes::plan_memory(&graph, &mut cx)?;
+        times.extend(cx.reports.iter().map(|r| (r.pass, r.time)));
+        info!("optimized{set}: {} operators, an arena of {} bytes", operators(&graph), plan.arena_bytes);
+        Ok((SetGraph { graph, plan, refusals: cx.refusals.iter().map(ToString::to_string).collect() }, fixed))
+    }
+
+    /// The memory plan of the first shape set, without code.
+    ///
+    /// # Errors
+    /// As [`Compiler::load`].
+    pub fn memory_plan(&self, path: impl AsRef<Path>) -> Result<Plan, Error> {
+        let model = nncc_frontend::Model::open(path.as_ref())?;
+        let dims = combinations(&self.dims).swap_remove(0);
+        let (set, _) = self.optimized(&model, dims, &|_| None, &mut Vec::new(), &mut |_| {})?;
+        Ok(Plan::new(&set.graph, &set.plan))
     }
 
     /// The optimizer's levels 0 and 1 leave convolutions as they are.

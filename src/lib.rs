@@ -20,6 +20,8 @@
 //! | `model` | running: a compiled model in memory or from a library |
 //! | [`arrays`] | tensors in `.npy` and `.npz` files |
 //! | [`inspect`] | a model by layers |
+//! | [`roofline`] | where a run's time goes, against what the machine can do |
+//! | `plan` | the memory plan as a picture's data |
 //! | [`verify`] | a library against the reference evaluator |
 //! | `error` | everything that can go wrong, with the blame in the type |
 
@@ -28,6 +30,8 @@ mod compiler;
 mod error;
 pub mod inspect;
 mod model;
+mod plan;
+pub mod roofline;
 pub mod verify;
 
 pub use compiler::{Compiled, Compiler, OutputKind, Text, WinogradUse};
@@ -35,3 +39,4 @@ pub use error::Error;
 pub use model::{Bound, Model, StepTrace};
 pub use nncc_ir::{DType, Tensor};
 pub use nncc_passes::OptLevel;
+pub use plan::{Block, Plan};

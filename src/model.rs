@@ -21,7 +21,7 @@ pub struct Model {
 /// One step of a traced run.
 #[derive(Clone, Debug)]
 pub struct StepTrace {
-    /// Its number: see [`Model::steps`].
+    /// Its number: see [`Bound::steps`].
     pub index: usize,
     /// The model's nodes that it computes.
     pub name: String,
@@ -89,9 +89,9 @@ impl Model {
         self.library.outputs(0).iter().map(|p| p.name.clone()).collect()
     }
 
-    /// The steps of a run in the first shape set, at the CPU level that this machine uses.
-    pub fn steps(&self) -> Vec<Step> {
-        self.library.steps(0, self.library.best_level().unwrap_or(0))
+    /// How many threads run it.
+    pub fn threads(&self) -> u32 {
+        self.threads
     }
 
     /// Runs the model.
@@ -109,39 +109,8 @@ impl Model {
     /// # Errors
     /// As [`Model::run`].
     pub fn run_traced(&self, inputs: &[Tensor], hook: &mut dyn FnMut(&StepTrace)) -> Result<Vec<Tensor>, Error> {
-        self.traced(inputs, true, hook)
-    }
-
-    /// Runs the model and tells the time of each step; values are not copied.
-    ///
-    /// # Errors
-    /// As [`Model::run`].
-    pub fn run_timed(&self, inputs: &[Tensor], hook: &mut dyn FnMut(&StepTrace)) -> Result<Vec<Tensor>, Error> {
-        self.traced(inputs, false, hook)
-    }
-
-    fn traced(&self, inputs: &[Tensor], values: bool, hook: &mut dyn FnMut(&StepTrace)) -> Result<Vec<Tensor>, Error> {
         let mut bound = self.bind(inputs)?;
-        // The hook of the run time owns what it captures: events are collected and shown afterwards.
-        let events: Arc<Mutex<Vec<StepTrace>>> = Arc::default();
-        let sink = events.clone();
-        let trace = move |e: &nncc_runtime::TraceEvent| {
-            let results = if values {
-                e.results.iter().filter_map(|r| Some((r.name.clone(), value(r)?))).collect()
-            } else {
-                Vec::new()
-            };
-            let step = StepTrace { index: e.step, name: e.name.clone(), nanoseconds: e.duration_ns, results };
-            sink.lock().unwrap_or_else(PoisonError::into_inner).push(step);
-            true
-        };
-        bound.context_mut().set_trace(Some(Box::new(trace)));
-        let result = bound.run();
-        bound.context_mut().set_trace(None);
-        result?;
-        for e in events.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            hook(e);
-        }
+        bound.traced(true, hook)?;
         Ok(bound.outputs())
     }
 
@@ -158,7 +127,7 @@ impl Model {
         let set = self.library.find_set(&views(&inputs)).map_err(|e| Error::Input(self.explain(&e, &inputs)))?;
         let outputs: Vec<nncc_runtime::Tensor> =
             self.library.outputs(set).iter().map(|p| nncc_runtime::Tensor::zeros(p.dtype, &p.shape)).collect();
-        Ok(Bound { model: self, context: Some(self.context()?), inputs, outputs })
+        Ok(Bound { model: self, context: Some(self.context()?), set, inputs, outputs })
     }
 
     /// An error of the inputs, with what the model takes.
@@ -199,6 +168,7 @@ impl Model {
 pub struct Bound<'m> {
     model: &'m Model,
     context: Option<Context>,
+    set: usize,
     inputs: Vec<nncc_runtime::Tensor>,
     outputs: Vec<nncc_runtime::Tensor>,
 }
@@ -216,6 +186,49 @@ impl Bound<'_> {
         let context = self.context.as_mut().expect("taken only when dropped");
         let mut outputs: Vec<TensorViewMut<'_>> = self.outputs.iter_mut().map(nncc_runtime::Tensor::view_mut).collect();
         context.run(&views(&self.inputs), &mut outputs).map_err(|e| Error::Run(e.to_string()))
+    }
+
+    /// Runs once and tells the time of each step; values are not copied.
+    ///
+    /// # Errors
+    /// As [`Bound::run`].
+    pub fn run_timed(&mut self, hook: &mut dyn FnMut(&StepTrace)) -> Result<(), Error> {
+        self.traced(false, hook)
+    }
+
+    fn traced(&mut self, values: bool, hook: &mut dyn FnMut(&StepTrace)) -> Result<(), Error> {
+        // The hook of the run time owns what it captures: events are collected and shown afterwards.
+        let events: Arc<Mutex<Vec<StepTrace>>> = Arc::default();
+        let sink = events.clone();
+        let trace = move |e: &nncc_runtime::TraceEvent| {
+            let results = if values {
+                e.results.iter().filter_map(|r| Some((r.name.clone(), value(r)?))).collect()
+            } else {
+                Vec::new()
+            };
+            let step = StepTrace { index: e.step, name: e.name.clone(), nanoseconds: e.duration_ns, results };
+            sink.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+            true
+        };
+        self.context_mut().set_trace(Some(Box::new(trace)));
+        let result = self.run();
+        self.context_mut().set_trace(None);
+        result?;
+        for e in events.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            hook(e);
+        }
+        Ok(())
+    }
+
+    /// The shape set of the inputs.
+    pub fn set(&self) -> usize {
+        self.set
+    }
+
+    /// The steps of a run, at the CPU level that this machine uses.
+    pub fn steps(&self) -> Vec<Step> {
+        let library = &self.model.library;
+        library.steps(self.set, library.best_level().unwrap_or(0))
     }
 
     /// Copies of the outputs of the last run.

@@ -274,11 +274,35 @@ fn a_profile_has_a_row_for_each_fused_node() {
     let printed = done(&["run", &lenet("onnx"), "--input", &input, "--profile"]);
     let rows: Vec<&str> = printed.lines().collect();
     assert_eq!(rows[0], "output: f32[1,10]");
-    let words: Vec<&str> = rows[1].split_whitespace().collect();
-    assert_eq!(words, ["step", "operator", "time", "share", "GFLOP/s", "GB/s"]);
-    assert!(rows[2].starts_with("/0/Conv+/1/Relu ") && rows[2].contains(" us ") && rows[2].contains(" % "));
+    assert!(rows[1].contains("1 thread: peak ") && rows[1].contains(" GFLOP/s; reads L1 "), "{printed}");
+    let words: Vec<&str> = rows[2].split("  ").filter(|word| !word.is_empty()).map(str::trim).collect();
+    let columns = ["node", "operator", "time", "share", "GFLOP/s", "of peak", "bytes", "GB/s", "limit", "of limit"];
+    assert_eq!(words, columns);
+    assert!(rows[3].starts_with("/0/Conv+/1/Relu ") && rows[4].contains(" us ") && rows[4].contains(" % "));
     assert!(rows.iter().any(|row| row.starts_with("/7/Gemm+/8/Relu ")));
-    assert!(rows.last().unwrap().starts_with("total "));
+    assert!(rows.iter().any(|row| row.starts_with("total ")));
+}
+
+/// The same for machines, and as a page: from a model with its memory plan, from a library without.
+#[test]
+fn a_roofline_is_json_and_a_page() {
+    let folder = Folder::new("roofline");
+    let (library, html) = (folder.file("lenet5.so"), folder.file("page.html"));
+    done(&[&lenet("onnx"), "-o", &library]);
+    for (measured, has_plan) in [(&library, false), (&lenet("onnx"), true)] {
+        let args = ["bench", measured, "--seconds", "0.05", "--json", "--html", &html, "--threads", "2"];
+        let report: serde_json::Value = serde_json::from_str(&done(&args)).unwrap();
+        let roofline = &report["roofline"];
+        assert!(roofline["limits"]["peak_gflops"].as_f64().unwrap() > 0.0 && roofline["limits"]["threads"] == 2);
+        let nodes = roofline["nodes"].as_array().unwrap();
+        let sum = |field: &str| nodes.iter().map(|n| n[field].as_f64().unwrap()).sum::<f64>();
+        assert_eq!(nodes[0]["name"], "/0/Conv+/1/Relu");
+        assert!(sum("macs") == 416_520.0 && (sum("share") - 1.0).abs() < 1e-9, "{report}");
+        // 61 706 parameters, and what packing pads
+        assert!((246_824.0..400_000.0).contains(&sum("weight_bytes")), "{report}");
+        let page = std::fs::read_to_string(&html).unwrap();
+        assert!(page.contains("/7/Gemm+/8/Relu") && page.contains("class=\"block\"") == has_plan);
+    }
 }
 
 #[test]

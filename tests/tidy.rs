@@ -22,6 +22,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("codegen/src/emit/jit", "makes memory executable"),
     ("codegen/tests/", "calls the machine code under test"),
     ("simulator/src/hardware/", "runs single instructions on the CPU"),
+    ("codegen/benches/", "calls the machine code that is measured"),
     ("codegen/src/backend/testing/", "calls the machine code under test"),
     ("codegen/src/testing.rs", "calls the machine code under test"),
     ("frontend/src/", "maps external data files into memory"),

@@ -10,6 +10,7 @@
 //! | [`lower`] | operator by operator: graph to kernels and steps |
 //! | [`kernels`] | templates: generators of kernel IR |
 //! | [`pack`] | the layouts of packed weights |
+//! | [`machine`] | programs that reach a machine's limits, to measure it by |
 //! | [`program`] | what lowering makes and emission eats |
 //! | [`math`] | exp, tanh, erf, .. as kernel IR |
 //! | [`backend`] | kernel IR to machine code |
@@ -23,6 +24,7 @@ pub mod fuzzing;
 pub mod kernels;
 pub mod kir;
 pub mod lower;
+pub mod machine;
 pub mod math;
 pub mod pack;
 pub mod program;

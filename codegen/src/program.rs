@@ -199,7 +199,7 @@ pub struct LevelPlan {
 pub struct Step {
     /// The ONNX nodes that it computes, e.g. `conv1 + bn1 + relu1`.
     pub name: String,
-    /// What it does, for profiles, e.g. `conv+relu`.
+    /// What it does, for profiles, e.g. `conv`.
     pub op: String,
     /// The kernel.
     pub kernel: KernelId,
@@ -211,6 +211,8 @@ pub struct Step {
     pub macs: u64,
     /// Bytes that it reads and writes at least once: operands and weights.
     pub bytes: u64,
+    /// Those of them that are constants: weights, which nothing else of a run has just touched.
+    pub weight_bytes: u64,
     /// The values of the graph that the step completes; empty for a step that leaves only a part of one.
     pub results: Vec<StepResult>,
 }

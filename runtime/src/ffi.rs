@@ -151,6 +151,7 @@ abi_table! {
     best_level: fn() -> i32;
     step_count: fn(u32, u32) -> u32;
     step: fn(u32, u32, u32, *mut RawStep) -> i32;
+    step_weights: fn(u32, u32, u32) -> u64;
     bounds: fn(u32, u32, *mut Bounds) -> i32;
     find_set: fn(*const RawTensor, u32, *mut u32) -> i32;
     workspace_size: fn(u32, u32) -> u64;

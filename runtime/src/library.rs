@@ -53,6 +53,8 @@ pub struct Step {
     pub macs: u64,
     /// Memory that it reads and writes at least once.
     pub bytes: u64,
+    /// The weights' part of it.
+    pub weight_bytes: u64,
 }
 
 impl Library {
@@ -198,7 +200,8 @@ impl Library {
             unsafe {
                 (self.inner.abi.step)(set, level, index, &mut raw);
                 let RawStep { name, op, kernel, tasks, macs, bytes } = raw;
-                Step { name: text(name), op: text(op), kernel: text(kernel), tasks, macs, bytes }
+                let weight_bytes = (self.inner.abi.step_weights)(set, level, index);
+                Step { name: text(name), op: text(op), kernel: text(kernel), tasks, macs, bytes, weight_bytes }
             }
         };
         (0..count).map(step).collect()

@@ -216,7 +216,7 @@ pub struct Run {
     /// Turn logits into probabilities before the five best are printed
     #[arg(long)]
     pub softmax: bool,
-    /// Print a table of the time that each fused node takes
+    /// Print each fused node's time, rates and the limit that holds it; measures the machine too
     #[arg(long)]
     pub profile: bool,
     /// Threads
@@ -262,6 +262,12 @@ pub struct Bench {
     /// Print JSON
     #[arg(long, conflicts_with = "worker")]
     pub json: bool,
+    /// Measure the machine too; print each fused node's time, rates and the limit that holds it
+    #[arg(long, conflicts_with = "worker")]
+    pub roofline: bool,
+    /// Write a page with the roofline plot, the layers and the memory plan; implies --roofline
+    #[arg(long, value_name = "FILE.html", conflicts_with = "worker")]
+    pub html: Option<PathBuf>,
     /// Answer timed windows on standard input, to be measured side by side with other engines
     #[arg(long)]
     pub worker: bool,

@@ -1,7 +1,8 @@
 //! `nncc bench`: load time, first run, latency, throughput and memory of a compiled library.
 //!
 //! A library is measured; an .onnx file is compiled by a child process first, so that the compiler's memory is not in the
-//! figures. `--worker` speaks a line protocol, so that a driver can time several engines in turn:
+//! figures. `--roofline` profiles it after that, and measures the machine; `--html` writes both as a page. `--worker`
+//! speaks a line protocol, so that a driver can time several engines in turn:
 //!
 //! ```text
 //! we print   {"load_ms":..,"first_ms":..,"reldiff":..}
@@ -9,8 +10,9 @@
 //! we print   {"wall":[ms,..],"cpu":[ms,..]}        and so on, until the end of the input
 //! ```
 
-use super::{args, inputs, inspect, print, run};
-use nncc::{Compiler, Error, Model, Tensor, arrays};
+use super::{args, compile, inputs, inspect, page, print, profile, run};
+use nncc::roofline::Roofline;
+use nncc::{Compiler, Error, Model, Plan, Tensor, arrays};
 use serde::Serialize;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -38,8 +40,8 @@ pub fn run(a: &args::Bench) -> Result<(), Error> {
     let (mut wall, _) = window(&mut bound, Duration::from_secs_f64(a.seconds.max(0.0)))?;
     wall.sort_by(f64::total_cmp);
     let at = |q: f64| wall[((wall.len() - 1) as f64 * q).round() as usize];
-    let macs: u64 = model.steps().iter().map(|s| s.macs).sum();
-    let report = Report {
+    let macs: u64 = bound.steps().iter().map(|s| s.macs).sum();
+    let mut report = Report {
         load_ms: ms(load),
         first_ms: ms(first),
         median_ms: at(0.5),
@@ -50,7 +52,17 @@ pub fn run(a: &args::Bench) -> Result<(), Error> {
         threads: a.threads,
         peak_resident_bytes: peak_resident(),
         reldiff,
+        roofline: None,
     };
+    // Everything above is measured by now: what follows may take memory.
+    if a.roofline || a.html.is_some() {
+        report.roofline = Some(Roofline::measure(&model, &given, Duration::from_secs_f64(a.seconds.clamp(0.0, 10.0)))?);
+    }
+    if let (Some(path), Some(roofline)) = (&a.html, &report.roofline) {
+        let name = a.model.file_stem().unwrap_or_default().to_string_lossy();
+        let page = page::page(&name, &report.facts(), roofline, plan(a)?.as_ref());
+        std::fs::write(path, page).map_err(|e| Error::io(path, e))?;
+    }
     if a.json {
         let json = serde_json::to_string(&report).expect("a report has only numbers");
         print(&format!("{json}\n"))
@@ -72,24 +84,32 @@ struct Report {
     peak_resident_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reldiff: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roofline: Option<Roofline>,
 }
 
 impl Report {
     fn table(&self) -> String {
-        let mut rows = vec![
-            vec!["load".into(), format!("{:.3} ms", self.load_ms)],
-            vec!["first run".into(), format!("{:.3} ms", self.first_ms)],
-            vec!["median".into(), format!("{:.3} ms", self.median_ms)],
-            vec!["99th percentile".into(), format!("{:.3} ms of {} runs", self.p99_ms, self.runs)],
-            vec!["throughput".into(), format!("{:.1} GFLOP/s ({} MACs)", self.gflops, inspect::scaled(self.macs))],
+        let rows: Vec<Vec<String>> = self.facts().into_iter().map(|(what, value)| vec![what.into(), value]).collect();
+        let facts = inspect::align(&rows, &[false, false]);
+        self.roofline.as_ref().map_or(facts.clone(), |r| format!("{facts}\n{}", profile::table(r)))
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = vec![
+            ("load", format!("{:.3} ms", self.load_ms)),
+            ("first run", format!("{:.3} ms", self.first_ms)),
+            ("median", format!("{:.3} ms", self.median_ms)),
+            ("99th percentile", format!("{:.3} ms of {} runs", self.p99_ms, self.runs)),
+            ("throughput", format!("{:.1} GFLOP/s ({} MACs)", self.gflops, inspect::scaled(self.macs))),
         ];
         if let Some(bytes) = self.peak_resident_bytes {
-            rows.push(vec!["peak memory".into(), inspect::bytes(bytes)]);
+            facts.push(("peak memory", inspect::bytes(bytes)));
         }
         if let Some(d) = self.reldiff {
-            rows.push(vec!["difference".into(), format!("{d:.1e} of the output's range")]);
+            facts.push(("difference", format!("{d:.1e} of the output's range")));
         }
-        inspect::align(&rows, &[false, false])
+        facts
     }
 }
 
@@ -189,6 +209,18 @@ fn shapes_of_arrays(a: &args::Bench) -> Result<Vec<(String, Vec<usize>)>, Error>
     let given = |name: &str| a.inputs.inputs.iter().find(|(n, path)| n == name && inputs::is_array(path));
     let inputs = description.inputs.iter().filter(open).filter_map(|i| given(&i.name));
     inputs.map(|(name, path)| Ok((name.clone(), arrays::read_npy(path)?.dims().to_vec()))).collect()
+}
+
+/// The memory plan, which the compiler knows and a library does not tell.
+fn plan(a: &args::Bench) -> Result<Option<Plan>, Error> {
+    if a.model.extension().is_none_or(|e| e != "onnx") {
+        return Ok(None);
+    }
+    let mut compiler = compile::compiler(&a.shared)?;
+    for (name, extents) in shapes_of_arrays(a)? {
+        compiler = compiler.input_shape(&name, &extents);
+    }
+    compiler.memory_plan(&a.model).map(Some)
 }
 
 fn compile_in_child(a: &args::Bench) -> Result<Temporary, Error> {

@@ -5,6 +5,7 @@
 //! | [`args`] | every flag |
 //! | `compile`, `run`, `inspect`, `bench`, `verify` | the subcommands |
 //! | `inputs`, [`picture`] | tensors from files |
+//! | `profile`, `page` | time by fused node, as a table and as a page |
 //! | `progress` | what a terminal shows while something large compiles |
 //!
 //! Exit codes: 0 done; 1 the model, an input or a file is at fault, or `verify` found a difference; 2 the command line is;
@@ -15,7 +16,9 @@ mod bench;
 mod compile;
 mod inputs;
 mod inspect;
+mod page;
 mod picture;
+mod profile;
 mod progress;
 mod run;
 mod verify;

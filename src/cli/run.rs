@@ -1,23 +1,21 @@
 //! `nncc run`: a model or a library on files; shapes of the outputs, the five best classes, arrays, a profile.
 
 use super::inputs::Declared;
-use super::{args, compile, inputs, inspect, print};
+use super::{args, compile, inputs, print, profile};
+use nncc::roofline::Roofline;
 use nncc::{Compiler, DType, Error, Model, Tensor, arrays};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long `--profile` repeats the run: its medians then stand still.
+const PROFILE_TIME: Duration = Duration::from_millis(300);
 
 /// Runs the subcommand.
 pub fn run(a: &args::Run) -> Result<(), Error> {
     let (model, data) = open(&a.model, &a.inputs, &a.shared, a.threads)?;
     let given = in_order(&model, &data)?;
-    let mut steps = Vec::new();
-    let outputs = if a.profile {
-        // Once to warm up: the first run pays for the pages.
-        model.run(&given)?;
-        model.run_timed(&given, &mut |step| steps.push((step.index, step.nanoseconds)))?
-    } else {
-        model.run(&given)?
-    };
+    let outputs = model.run(&given)?;
     let names = model.output_names();
     let labels = a.labels.as_deref().map(read_labels).transpose()?;
     for (name, t) in names.iter().zip(&outputs) {
@@ -30,7 +28,7 @@ pub fn run(a: &args::Run) -> Result<(), Error> {
         arrays::write_npz(path, names.iter().map(String::as_str).zip(&outputs))?;
     }
     if a.profile {
-        print(&profile(&model, &steps))?;
+        print(&profile::table(&Roofline::measure(&model, &given, PROFILE_TIME)?))?;
     }
     Ok(())
 }
@@ -127,27 +125,6 @@ fn softmaxed(row: &[f64]) -> Vec<f64> {
     let e: Vec<f64> = row.iter().map(|x| (x - max).exp()).collect();
     let sum: f64 = e.iter().sum();
     e.into_iter().map(|x| x / sum).collect()
-}
-
-/// Time for each step of one run.
-fn profile(model: &Model, steps: &[(usize, u64)]) -> String {
-    let total: u64 = steps.iter().map(|(_, ns)| ns).sum();
-    let mut rows = vec![["step", "operator", "time", "share", "GFLOP/s", "GB/s"].map(String::from).to_vec()];
-    let all = model.steps();
-    for &(index, ns) in steps {
-        let Some(step) = all.get(index).cloned() else { continue };
-        let per_ns = |x: u64| if ns == 0 || x == 0 { String::new() } else { format!("{:.1}", x as f64 / ns as f64) };
-        rows.push(vec![
-            step.name,
-            step.op,
-            format!("{:.1} us", ns as f64 / 1e3),
-            format!("{:.1} %", 100.0 * ns as f64 / total.max(1) as f64),
-            per_ns(2 * step.macs),
-            per_ns(step.bytes),
-        ]);
-    }
-    rows.push(vec!["total".into(), String::new(), format!("{:.1} us", total as f64 / 1e3)]);
-    inspect::align(&rows, &[false, false, true, true, true, true])
 }
 
 #[cfg(test)]

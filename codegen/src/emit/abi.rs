@@ -128,6 +128,7 @@ pub enum Entry {
     BestLevel,
     StepCount,
     Step,
+    StepWeights,
     Bounds,
     FindSet,
     WorkspaceSize,
@@ -174,7 +175,7 @@ const fn entry(
 }
 
 /// Every exported function, in the order of [`Entry`] and of the header.
-pub const ENTRIES: [EntryDef; 23] = [
+pub const ENTRIES: [EntryDef; 24] = [
     entry(Entry::AbiVersion, "abi_version", C::U32, &[], &["NNCC_ABI_VERSION of the compiler that made the library."]),
     entry(Entry::ModelName, "model_name", CONST_CHAR, &[], &["The model's name. Static, as every string of this API."]),
     entry(
@@ -241,6 +242,13 @@ pub const ENTRIES: [EntryDef; 23] = [
         C::I32,
         &[(C::U32, "set"), (C::U32, "level"), (C::U32, "index"), (C::Ptr("nncc_step *"), "out")],
         &["Describes a step, for profilers."],
+    ),
+    entry(
+        Entry::StepWeights,
+        "step_weights",
+        C::U64,
+        &[(C::U32, "set"), (C::U32, "level"), (C::U32, "index")],
+        &["Of a step's bytes, those of weights; 0 when there is no such set, level or step."],
     ),
     entry(
         Entry::Bounds,

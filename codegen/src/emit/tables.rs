@@ -81,7 +81,8 @@ pub mod step {
     pub const RESULTS: i32 = 48;
     pub const RESULT_COUNT: i32 = 52;
     pub const KERNEL_NAME: i32 = 56;
-    pub const SIZE: i32 = 64;
+    pub const WEIGHTS: i32 = 64;
+    pub const SIZE: i32 = 72;
 }
 
 /// Fields of a result: a value that a step completes.
@@ -311,6 +312,7 @@ impl Writer<'_> {
         record.u64(step::TASKS, step.tasks);
         record.u64(step::MACS, step.macs);
         record.u64(step::BYTES, step.bytes);
+        record.u64(step::WEIGHTS, step.weight_bytes);
         record.u32(step::KERNEL, self.kernel_offsets[kernel] as u32);
         record.u32(step::PARALLEL, u32::from(is_parallel(step, level)));
         record.u32(step::ARGS, self.append(&args));

@@ -235,7 +235,7 @@ fn lower_winograd(
     if let Walk::Blocked { .. } = winograd.walk() {
         let (kernel, tasks) = winograd.blocked_kernel();
         let id = cx.kernel(kernel);
-        cx.step(Call::new(id, &args, tasks));
+        cx.step(Call::new(id, &args, tasks).labelled("winograd"));
         return Ok(());
     }
     let v = cx.workspace(shape.batch * winograd.v_bytes());

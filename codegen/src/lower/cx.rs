@@ -18,7 +18,7 @@ use crate::kir::Kernel;
 use crate::pack::Packed;
 use crate::program::{Arg, KernelId, LevelPlan, MAX_ALIGN, Step, StepResult};
 use crate::target::Target;
-use nncc_ir::{Constant, DType, Graph, Layout, NodeId, TensorType, ValueId};
+use nncc_ir::{Constant, DType, Graph, Layout, NodeId, Op, TensorType, ValueId};
 use std::sync::Arc;
 
 /// A tensor that a node reads or writes.
@@ -110,7 +110,7 @@ pub struct Call {
     pub tasks: usize,
     /// Multiply-accumulates; `None` leaves the operator's own number to the last step of the node that says nothing.
     pub macs: Option<u64>,
-    /// What it does, for profiles; the operator's name if empty.
+    /// What it does, for profiles; the operator's name if empty, of a fused one its root's.
     pub label: String,
 }
 
@@ -372,16 +372,21 @@ impl<'s, 'a> LowerCx<'s, 'a> {
 
     /// Appends a step.
     pub fn step(&mut self, call: Call) {
-        let op = if call.label.is_empty() { self.graph().op(self.node).name().into() } else { call.label };
+        let op = match self.graph().op(self.node) {
+            _ if !call.label.is_empty() => call.label,
+            // What it is fused with stands in the step's name.
+            Op::Fused(fused) => fused.root.as_ref().map_or("fused", |root| root.name()).into(),
+            op => op.name().into(),
+        };
         // Each operand is counted once, whole; temporaries of the workspace are not known here and stay uncounted.
         let mut seen: Vec<Arg> = Vec::with_capacity(call.args.len());
-        let mut bytes = 0;
+        let (mut bytes, mut weight_bytes) = (0, 0);
         for &arg in &call.args {
             if seen.contains(&arg) {
                 continue;
             }
             seen.push(arg);
-            bytes += match arg {
+            let len = match arg {
                 Arg::Const(id, offset) => self.level.pools.const_len(id).saturating_sub(offset),
                 place => self
                     .operands
@@ -391,10 +396,14 @@ impl<'s, 'a> LowerCx<'s, 'a> {
                     .find(|o| o.memory() == Some(place))
                     .map_or(0, Operand::stored_bytes),
             } as u64;
+            bytes += len;
+            if matches!(arg, Arg::Const(..)) {
+                weight_bytes += len;
+            }
         }
         let name = node_name(self.graph(), self.node);
         let (kernel, args, tasks, macs) = (call.kernel, call.args, call.tasks as u64, call.macs.unwrap_or(0));
-        self.level.steps.push(Step { name, op, kernel, args, tasks, macs, bytes, results: Vec::new() });
+        self.level.steps.push(Step { name, op, kernel, args, tasks, macs, bytes, weight_bytes, results: Vec::new() });
     }
 
     /// The error for what has no kernel; `what` completes the sentence "unsupported: OPERATOR: ...".

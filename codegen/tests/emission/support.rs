@@ -154,6 +154,7 @@ fn affine_set(n: usize, targets: &[Target]) -> ShapeSet {
         // Far more than it is, so that the step counts as worth splitting.
         macs: 1_000_000,
         bytes: 3 * bytes as u64,
+        weight_bytes: bytes as u64,
         results: vec![StepResult {
             arg: 2,
             name: result.into(),

@@ -31,7 +31,8 @@ pub fn define(builder: &mut Builder, info: &Info) -> Result<(), EmitError> {
     builder.define(info, Fun::Entry(Entry::Input), |c| port_entry(c, 0, info.inputs))?;
     builder.define(info, Fun::Entry(Entry::Output), |c| port_entry(c, info.inputs, info.outputs))?;
     builder.define(info, Fun::Entry(Entry::StepCount), step_count)?;
-    builder.define(info, Fun::Entry(Entry::Step), step_entry)
+    builder.define(info, Fun::Entry(Entry::Step), step_entry)?;
+    builder.define(info, Fun::Entry(Entry::StepWeights), step_weights)
 }
 
 fn error_message(c: &mut Code) {
@@ -143,6 +144,23 @@ fn step_entry(c: &mut Code) {
         c.store(value, out, to);
     }
     c.ret32(0);
+}
+
+fn step_weights(c: &mut Code) {
+    let [set, level, index] = c.params();
+    let none = |c: &mut Code, _: Error| {
+        let zero = c.int(0);
+        c.ret(&[zero]);
+    };
+    let plan = checked_plan(c, set, level, none);
+    let count = c.load(I32, plan, plan::STEP_COUNT);
+    let is_step = c.b.ins().icmp(IntCC::UnsignedLessThan, index, count);
+    c.if_else(is_step, |_| {}, |c| none(c, Error::Index));
+    let steps = c.follow(plan, plan::STEPS);
+    let index = c.wide(index);
+    let row = c.element(steps, index, i64::from(step::SIZE));
+    let bytes = c.load(I64, row, step::WEIGHTS);
+    c.ret(&[bytes]);
 }
 
 /// Defines `nncc_bounds`.
