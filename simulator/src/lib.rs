@@ -9,9 +9,9 @@
 //! | [`level`] | which instructions a CPU level has |
 //! | [`machine`] | calls, and what a function must leave as it was |
 //! | [`memory`] | regions, bounds |
-//! | [`state`] | registers and flags |
-//! | [`operand`] | addresses, vector sources, write masks |
-//! | [`integer`], [`packed`], [`float`], [`convert`], [`permute`], [`transfer`], [`mask`] | the instructions, by family |
+//! | `state` | registers and flags |
+//! | `operand` | addresses, vector sources, write masks |
+//! | `integer`, `packed`, `float`, `convert`, `permute`, `transfer`, `mask` | the instructions, by family |
 //! | [`hardware`] | each form against the CPU itself |
 //!
 //! It knows nothing of nncc: what it takes from it are bytes. Left out: exceptions and MXCSR (all masked, round to nearest),

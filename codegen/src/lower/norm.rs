@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Where what is normalised are rows in memory that fit the first-level cache, with a scale for each of their elements, all three
-//! are one step that reads x once ([`rows`]).
+//! are one step that reads x once (`rows`).
 //!
 //! What differs is which axes are reduced, said by reshaping: `x` is seen as `[N, G, C/G, spatial]` for groups, its statistics as
 //! `[N, G, 1, 1]`, scale and bias as `[G, C/G, 1]`. Batch normalisation has its statistics given: scale and shift a channel

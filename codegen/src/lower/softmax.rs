@@ -4,8 +4,8 @@
 //! m = max x;   s = sum exp(x - m);   y = exp(x - m) / s,   or x - m - log s
 //! ```
 //!
-//! Rows that lie in memory as such and fit the first-level cache are read once, by [`rows`]. Along other axes, and of long rows,
-//! the exponential is computed twice, which costs less than writing it to memory and reading it back.
+//! Rows that lie in memory as such and fit the first-level cache are read once, by `kernels::rows`. Along other axes, and of
+//! long rows, the exponential is computed twice, which costs less than writing it to memory and reading it back.
 
 use crate::kernels::fold::Combine;
 use crate::kernels::rows::RowFold;

@@ -1,8 +1,8 @@
 //! The simulator against the CPU: one instruction at a time, all outputs compared bit for bit.
 //!
-//! [`check`] takes a decoded function, reduces each of its instructions to its [form](form), and validates each form that was
-//! not seen before in this process: some hundred register files full of [special values](values) go through the simulator and
-//! through a [trampoline] on the CPU. A test suite that hands over every function that it simulates thereby leaves no form
+//! [`check`] takes a decoded function, reduces each of its instructions to its form (`form.rs`), and validates each form that was
+//! not seen before in this process: some hundred register files full of special values (`values.rs`) go through the simulator and
+//! through a trampoline on the CPU. A test suite that hands over every function that it simulates thereby leaves no form
 //! unvalidated that its CPU has; which it lacks, the coverage says.
 //!
 //! Jumps and calls, and what moves the stack pointer by pushing, are not run alone: [`crate::machine`] checks what they must

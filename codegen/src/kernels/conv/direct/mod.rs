@@ -25,7 +25,7 @@
 //! passes, not with their product. Partial sums of a convolution lie in the output. Where a residual shares the output's
 //! memory (`Same` extras read where the output is written for the last time) they lie in scratch memory, one tile behind the
 //! other; and so do those of a matrix, whose rows lie far apart: each tile would touch lines and pages of its own in every
-//! pass. A pass of a matrix product has at least [`PASS_STEPS`] channels, if their weights fit L1.
+//! pass. A pass of a matrix product has at least `PASS_STEPS` channels, if their weights fit L1.
 //!
 //! What is read and written for the first time is asked for ahead, where the target can: with each tile, a share of the weights
 //! of the next pass, if they do not stay in L2 and the pass's own are in L1 (else the two compete for the misses that a core

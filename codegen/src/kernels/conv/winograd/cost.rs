@@ -12,7 +12,7 @@
 //!            staged:   U + 2 (V + M)        (U alone when V and M fit half of L2)
 //! ```
 //!
-//! Blocks and runs are small enough for [`TASKS`] tasks where each has enough to do, so that threads have something to share.
+//! Blocks and runs are small enough for `TASKS` tasks where each has enough to do, so that threads have something to share.
 //!
 //! `B` = 5 bytes a cycle, what one server core reads from its last-level cache and from memory alike (Ice Lake: 13 GB/s at
 //! 2.6 GHz). The shares of the peak and the 4.2 cycles were measured on that core. The larger of two costs decides, so they
