@@ -29,6 +29,15 @@ impl Level {
             Level::Aarch64 => "generic",
         }
     }
+
+    /// The width of a vector register.
+    pub fn vector_bits(self) -> usize {
+        match self {
+            Level::X86V1 | Level::Aarch64 => 128,
+            Level::X86V3 => 256,
+            Level::X86V4 => 512,
+        }
+    }
 }
 
 /// One machine to compile for.
@@ -74,8 +83,8 @@ pub enum TargetError {
 }
 
 /// Names of CPUs and the level and caches they stand for: L1d, L2 of one core, L3, in KiB.
-/// Level names get the caches of the common cores of that level: of x86-64-v3 those of Zen 2 and 3, which have less than the Intel
-/// cores since Alder Lake.
+/// Level names get the caches of the common cores of that level: of x86-64-v3 those of Zen 2 and 3, which have less than the
+/// Intel cores since Alder Lake.
 const CPUS: &[(&str, Level, usize, usize, usize)] = &[
     ("x86-64", Level::X86V1, 32, 256, 4096),
     ("x86-64-v2", Level::X86V1, 32, 256, 4096),
@@ -110,13 +119,12 @@ impl Target {
     }
 
     fn new(triple: Triple, level: Level, l1d: usize, l2: usize, l3: usize) -> Target {
-        let (vector_bits, vector_regs, fma) = match level {
-            Level::X86V1 => (128, 16, false),
-            Level::X86V3 => (256, 16, true),
-            Level::X86V4 => (512, 32, true),
-            Level::Aarch64 => (128, 32, true),
+        let (vector_regs, fma) = match level {
+            Level::X86V1 => (16, false),
+            Level::X86V3 => (16, true),
+            Level::X86V4 | Level::Aarch64 => (32, true),
         };
-        Target { triple, level, vector_bits, vector_regs, fma, l1d, l2, l3 }
+        Target { triple, level, vector_bits: level.vector_bits(), vector_regs, fma, l1d, l2, l3 }
     }
 
     /// Can kernels ask for memory ahead? Cranelift, which serves the 128-bit levels, cannot.

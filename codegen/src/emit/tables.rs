@@ -105,11 +105,7 @@ const PARALLEL_MIN_WORK: u64 = 100_000;
 
 /// Whether a step is worth splitting at a level.
 fn is_parallel(step: &Step, level: Level) -> bool {
-    let macs = match level {
-        Level::X86V1 | Level::Aarch64 => step.macs,
-        Level::X86V3 => step.macs / 2,
-        Level::X86V4 => step.macs / 4,
-    };
+    let macs = step.macs / (level.vector_bits() as u64 / 128);
     step.tasks > 1 && macs + step.bytes / 4 >= PARALLEL_MIN_WORK
 }
 

@@ -23,7 +23,7 @@
 //! Registers: the tile of a matrix product with 16 queries as a panel ([`tile`]). Lanes behind the last query hold zeros.
 //! Sources: Milakov and Gimelshein, Online normalizer calculation for softmax, 2018; Dao et al., FlashAttention, 2022.
 
-use crate::kernels::conv::tile::{self, Splat};
+use crate::kernels::conv::tile::{self, Splat, UNROLL};
 use crate::kernels::isa_name;
 use crate::kernels::strided::{Axis, tile as transposed};
 use crate::kernels::window::{balanced, div_rem};
@@ -34,9 +34,6 @@ use nncc_ir::BLOCK;
 use nncc_ir::ops::attention::{Sizes, View};
 
 const F32_BYTES: usize = 4;
-
-/// Instructions of an unrolled stretch for the loop's own to be less than a twentieth.
-const UNROLL: usize = 19 * 4;
 
 /// Attention with everything known.
 #[derive(Clone, Debug)]
@@ -164,16 +161,10 @@ impl Attention<'_> {
             Some(last) => {
                 let bound = b.i64(self.groups() as i64 - 1);
                 let is_full = b.icmp(crate::kir::IntCc::LtS, group, bound);
-                b.if_(
+                b.branch(
                     is_full,
-                    |b| {
-                        self.group(b, self.full(), [sample, head, group]);
-                        Vec::new()
-                    },
-                    |b| {
-                        self.group(b, last, [sample, head, group]);
-                        Vec::new()
-                    },
+                    |b| self.group(b, self.full(), [sample, head, group]),
+                    |b| self.group(b, last, [sample, head, group]),
                 );
             }
         }

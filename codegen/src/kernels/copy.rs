@@ -56,17 +56,7 @@ pub fn copy(target: &Target, bytes: usize) -> Kernel {
         } else {
             let full = b.i64(full as i64);
             let is_full = b.icmp(crate::kir::IntCc::LtS, task, full);
-            b.if_(
-                is_full,
-                |b| {
-                    body(b, from, CHUNK);
-                    Vec::new()
-                },
-                |b| {
-                    body(b, from, rest);
-                    Vec::new()
-                },
-            );
+            b.branch(is_full, |b| body(b, from, CHUNK), |b| body(b, from, rest));
         }
     });
     b.finish()

@@ -183,16 +183,10 @@ impl Blocked<'_> {
                 (full, edge) => {
                     let bound = b.i64(full as i64);
                     let is_full = b.icmp(IntCc::LtS, block, bound);
-                    b.if_(
+                    b.branch(
                         is_full,
-                        |b| {
-                            self.block(b, image, block, chunk, BLOCK);
-                            Vec::new()
-                        },
-                        |b| {
-                            self.block(b, image, block, chunk, edge);
-                            Vec::new()
-                        },
+                        |b| self.block(b, image, block, chunk, BLOCK),
+                        |b| self.block(b, image, block, chunk, edge),
                     );
                 }
             }

@@ -41,17 +41,7 @@ fn blocks(b: &mut Builder, e: Extents, lanes: usize, body: impl Fn(&mut Builder,
         }
         let last = b.i64(pieces as i64 - 1);
         let is_last = if pieces == 1 { b.mask(&[true]) } else { b.icmp(IntCc::Eq, piece, last) };
-        b.if_(
-            is_last,
-            |b| {
-                body(b, o, column, rest);
-                Vec::new()
-            },
-            |b| {
-                body(b, o, column, block);
-                Vec::new()
-            },
-        );
+        b.branch(is_last, |b| body(b, o, column, rest), |b| body(b, o, column, block));
     });
     e.outer * pieces
 }

@@ -115,17 +115,7 @@ impl<'a> Depthwise<'a> {
                 (full, edge) => {
                     let bound = b.i64(full as i64);
                     let is_full = b.icmp(IntCc::LtS, block, bound);
-                    b.if_(
-                        is_full,
-                        |b| {
-                            self.block(b, &at, BLOCK);
-                            Vec::new()
-                        },
-                        |b| {
-                            self.block(b, &at, edge);
-                            Vec::new()
-                        },
-                    );
+                    b.branch(is_full, |b| self.block(b, &at, BLOCK), |b| self.block(b, &at, edge));
                 }
             }
         });

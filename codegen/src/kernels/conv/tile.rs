@@ -41,6 +41,10 @@ pub enum Splat {
     Lane,
 }
 
+/// Instructions that an unrolled stretch needs for the loop's own four (two additions, a compare and a branch) to be less than
+/// a twentieth.
+pub const UNROLL: usize = 19 * 4;
+
 /// Panels by pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {

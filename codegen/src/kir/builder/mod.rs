@@ -326,17 +326,26 @@ impl Builder {
         self.push(Op::If(Box::new(If { cond, then, otherwise }))).to_vec()
     }
 
-    /// A conditional without results or an else.
+    /// A conditional without results.
     #[track_caller]
-    pub fn when(&mut self, cond: Value, then: impl FnOnce(&mut Builder)) {
+    pub fn branch(&mut self, cond: Value, then: impl FnOnce(&mut Builder), otherwise: impl FnOnce(&mut Builder)) {
         self.if_(
             cond,
             |b| {
                 then(b);
                 Vec::new()
             },
-            |_| Vec::new(),
+            |b| {
+                otherwise(b);
+                Vec::new()
+            },
         );
+    }
+
+    /// A conditional without results or an else.
+    #[track_caller]
+    pub fn when(&mut self, cond: Value, then: impl FnOnce(&mut Builder)) {
+        self.branch(cond, then, |_| {});
     }
 
     fn block(&mut self, fill: impl FnOnce(&mut Builder) -> Vec<Value>) -> Block {

@@ -48,7 +48,7 @@ mod shape;
 mod sums;
 mod task;
 
-use super::tile::{self, Splat, Tile};
+use super::tile::{self, Splat, Tile, UNROLL};
 use super::{Conv, Segment, Sink, Weights, panel_widths, segments};
 use crate::kernels::isa_name;
 use crate::kernels::window::{Axis, Run, TapGroup, balanced};
@@ -63,10 +63,6 @@ const F32_BYTES: i64 = 4;
 
 /// Bytes of code that one kernel may have, roughly; beyond it the generic template serves. A third of L1i.
 const CODE_LIMIT: usize = 24 * 1024;
-
-/// Instructions that an unrolled stretch needs for the loop's own four (two additions, a compare and a branch) to be less than
-/// a twentieth.
-const UNROLL: usize = 19 * 4;
 
 /// Instructions up to which the taps of a row stand one behind the other, with all channels of a block: first layers.
 const UNROLLED_TAPS: usize = 448;
@@ -108,10 +104,10 @@ impl<'a> Direct<'a> {
     /// Chooses tile, passes and tasks. `in_place` says that an operand shares the output's memory, which forbids partial sums
     /// there.
     pub fn new(target: &'a Target, conv: &Conv, in_place: bool) -> Direct<'a> {
-        let conv = flattened(target, conv);
         let segments = segments(conv.inputs, conv.input_plane(), conv.source);
         let splat = tile::splat(target, segments.first().map_or(1, |s| s.channel_pitch));
         let panels = panel_widths(conv.outputs).len();
+        let conv = flattened(target, conv, splat, panels);
         let tile = tile::choose(target, splat, panels, conv.axes[2].outputs);
         let block_bytes = BLOCK * conv.taps() * tile.panels * BLOCK * 4;
         let tiles: usize =
@@ -139,7 +135,7 @@ impl<'a> Direct<'a> {
             panels_inner: true,
         };
         direct.choose_tasks();
-        if (in_place || direct.conv.sink == Sink::Matrix) && direct.sums_bytes() <= direct.most_sums() {
+        if (in_place || direct.conv.sink == Sink::Matrix) && direct.sums_bytes(direct.rows) <= direct.most_sums() {
             direct.kept = Kept::Scratch;
         } else if in_place {
             direct.pass_blocks = full_blocks.max(1);
@@ -147,9 +143,9 @@ impl<'a> Direct<'a> {
         direct
     }
 
-    /// Bytes of the sums of a task.
-    fn sums_bytes(&self) -> usize {
-        self.rows * self.conv.axes[2].outputs * self.sums_pitch()
+    /// Bytes of the sums of a task of so many rows.
+    fn sums_bytes(&self, rows: usize) -> usize {
+        rows * self.conv.axes[2].outputs * self.sums_pitch()
     }
 
     /// Bytes of the sums of one pixel.
@@ -175,14 +171,14 @@ impl<'a> Direct<'a> {
         // A stride beyond the taps leaves out rows and pixels.
         let read = |a: &Axis| a.inputs.min(a.outputs * a.taps);
         let input = 4 * conv.groups * conv.inputs * conv.axes.iter().map(read).product::<usize>();
-        let weights = 4 * conv.groups * conv.inputs * conv.outputs * conv.taps();
+        let weights = conv.groups * self.weight_bytes();
         let by_sums = match conv.sink {
-            Sink::Matrix => (rows * conv.axes[2].outputs * self.sums_pitch()).div_ceil(self.most_sums()),
+            Sink::Matrix => self.sums_bytes(rows).div_ceil(self.most_sums()),
             Sink::Blocked => 1,
         };
         // Weights that do not stay in L2 are asked for ahead, a share with each tile: a chunk has some.
-        let tiles = conv.axes[2].outputs.div_ceil(self.tile.pixels);
-        let most = if weights > target.l2 / 2 { rows * tiles / (2 * USES - 1) } else { rows };
+        let tiles = rows * self.tiles_of_a_row(self.tile.pixels);
+        let most = if weights > target.l2 / 2 { tiles / (2 * USES - 1) } else { rows };
         let chunks = wanted.div_ceil(groups).min(most).max(by_sums).max(1);
         let by_cache = (2 * input).div_ceil(target.l2);
         // Panels inside: input once, weights once a chunk unless they stay in L2. Rows inside: weights once, input once a
@@ -263,6 +259,11 @@ impl<'a> Direct<'a> {
         self.target.prefetches() && self.conv.weights == Weights::Panels && gains
     }
 
+    /// Bytes of the weights of one group of channels.
+    fn weight_bytes(&self) -> usize {
+        4 * self.conv.inputs * self.conv.outputs * self.conv.taps()
+    }
+
     /// Tiles of one row of outputs.
     fn tiles_of_a_row(&self, widest: usize) -> usize {
         self.conv.axes[2].outputs.div_ceil(widest)
@@ -274,7 +275,7 @@ impl<'a> Direct<'a> {
         let conv = &self.conv;
         let tiles = self.rows * self.tiles_of_a_row(self.tile.pixels);
         let from_l1 = conv.sink == Sink::Matrix || self.partial_sums();
-        if 4 * conv.inputs * conv.outputs * conv.taps() <= self.target.l2 / 2 || tiles < USES || !from_l1 {
+        if self.weight_bytes() <= self.target.l2 / 2 || tiles < USES || !from_l1 {
             return 0;
         }
         let of_a_pass = if self.partial_sums() { self.pass_blocks * BLOCK } else { conv.inputs };
@@ -287,7 +288,7 @@ impl<'a> Direct<'a> {
 
     /// Scratch bytes of a thread: those of a long epilogue, then the sums of a task.
     pub fn scratch(&self) -> usize {
-        self.epilogue_scratch() + if self.sums_in_scratch() { self.sums_bytes() } else { 0 }
+        self.epilogue_scratch() + if self.sums_in_scratch() { self.sums_bytes(self.rows) } else { 0 }
     }
 
     fn epilogue_scratch(&self) -> usize {
@@ -446,7 +447,7 @@ impl Operands {
 
 /// A convolution that reads each pixel where it writes it sees a plane as rows of any length: one that cuts well into tiles
 /// and leaves rows for tasks.
-fn flattened(target: &Target, conv: &Conv) -> Conv {
+fn flattened(target: &Target, conv: &Conv, splat: Splat, panels: usize) -> Conv {
     let plane = conv.input_plane();
     if !conv.axes.iter().all(Axis::is_identity) || plane == 0 {
         return conv.clone();
@@ -456,8 +457,6 @@ fn flattened(target: &Target, conv: &Conv) -> Conv {
     const LONGEST: usize = 512;
     /// Rows that let a few threads share a plane.
     const ROWS: usize = 8;
-    let pitch = segments(conv.inputs, plane, conv.source).first().map_or(1, |s| s.channel_pitch);
-    let (splat, panels) = (tile::splat(target, pitch), panel_widths(conv.outputs).len());
     let cost = |w: usize| tile::pixel_cost(target, splat, panels, w);
     let widths: Vec<(usize, f64)> =
         (SHORTEST..=plane.min(LONGEST)).filter(|w| plane.is_multiple_of(*w)).map(|w| (w, cost(w))).collect();

@@ -124,18 +124,14 @@ impl Direct<'_> {
                 })
             },
         );
-        b.if_(
+        b.branch(
             is_last,
-            |b| {
-                self.finish(b, group, &sums, pixels, &offsets, &place);
-                Vec::new()
-            },
+            |b| self.finish(b, group, &sums, pixels, &offsets, &place),
             |b| {
                 for (i, &sum) in sums.iter().enumerate() {
                     let (to, count) = waiting(i / pixels, i % pixels);
                     b.store_part(to, sum, count);
                 }
-                Vec::new()
             },
         );
     }

@@ -38,16 +38,10 @@ impl Direct<'_> {
                 // The last group is the one that differs.
                 let bound = b.add_imm(shape.panel_groups, -1);
                 let is_full = b.icmp(IntCc::LtS, panel_group, bound);
-                b.if_(
+                b.branch(
                     is_full,
-                    |b| {
-                        self.panels(b, operands, shape, full, &at);
-                        Vec::new()
-                    },
-                    |b| {
-                        self.panels(b, operands, shape, rest, &at);
-                        Vec::new()
-                    },
+                    |b| self.panels(b, operands, shape, full, &at),
+                    |b| self.panels(b, operands, shape, rest, &at),
                 );
             }
             _ => {}

@@ -236,9 +236,8 @@ impl<'a> Winograd<'a> {
                     let is_full = b.icmp(IntCc::LtS, group, bound);
                     let part = |b: &mut Builder, range: usize| {
                         self.run_of_tiles(b, &operands, range, [group, image, run]);
-                        Vec::new()
                     };
-                    b.if_(is_full, |b| part(b, 0), |b| part(b, 1));
+                    b.branch(is_full, |b| part(b, 0), |b| part(b, 1));
                 }
                 _ => self.run_of_tiles(b, &operands, 0, [group, image, run]),
             }

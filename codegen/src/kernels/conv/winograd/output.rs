@@ -94,15 +94,10 @@ impl Winograd<'_> {
                     let result = self.conv.epilogue.apply(b, sum, &operands.extras, &site);
                     b.store(operands.y.at(disp).idx(offset, 1), result);
                 }
-                Vec::new()
             };
             match width.outputs % m {
-                0 => {
-                    store(b, m);
-                }
-                rest => {
-                    b.if_(is_whole, |b| store(b, m), |b| store(b, rest));
-                }
+                0 => store(b, m),
+                rest => b.branch(is_whole, |b| store(b, m), |b| store(b, rest)),
             }
         });
     }
