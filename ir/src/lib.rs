@@ -10,6 +10,7 @@
 //! | [`tensor`], [`constant`] | data: owned tensors for evaluation, handles to weights |
 //! | [`attr`], [`print`](mod@print), [`parse`] | the text form |
 //! | [`verify`](mod@verify), [`eval`] | the invariants of a graph; its reference evaluation |
+//! | [`philox`] | random numbers as functions of key and counter, for networks and their training |
 //! | [`random`], [`arbitrary`] | random tensors and graphs for tests |
 //!
 //! Invariants of absence: nothing here knows of a model file format, of a pass, of a kernel or of machine code.
@@ -29,6 +30,7 @@ pub mod op;
 pub mod ops;
 pub mod parse;
 mod parse_graph;
+pub mod philox;
 pub mod pointwise;
 pub mod print;
 pub mod random;
