@@ -145,6 +145,11 @@ impl Packed {
         hasher.finish()
     }
 
+    /// Whether a source is one repeated element: its bytes come into being here, and no file's size bounds their number.
+    pub fn expands(&self) -> bool {
+        self.sources.iter().any(|source| source.splat_value().is_some())
+    }
+
     /// The constant's data for the program. A raw splat stays a splat.
     pub fn into_data(self: Arc<Self>) -> ConstData {
         match (&self.recipe, self.sources[0].splat_value()) {

@@ -5,6 +5,7 @@
 //! | [`import`](mod@import) | the walk over a model's nodes; inlining of functions and of branches with a known condition |
 //! | `ops/` | one file an operator family, of the same name as its home in `nncc_ir::ops`: every opset version of each operator |
 //! | `build`, `node`, `value` | emitting operators with folding of shape arithmetic; what an operator's import sees; values |
+//! | `lengths` | the first look at a file: whether its lengths fit |
 //! | `model`, `tensor`, `external` | the file as plain values: graphs, attributes, weights as handles, data beside the file |
 //! | `order`, `options` | which nodes in which order; the caller's dimensions, shapes and fixed inputs |
 //! | [`fuzzing`] | the property that every file has, for fuzz targets |
@@ -28,6 +29,7 @@ pub mod describe;
 mod external;
 pub mod fuzzing;
 pub mod import;
+mod lengths;
 mod model;
 mod node;
 mod ops;
@@ -49,7 +51,7 @@ use model::ModelDef;
 use nncc_ir::Tensor;
 use onnx_protobuf::Message;
 use protobuf::CodedInputStream;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 /// A model file that has been read: weights are in memory (or mapped), once, however often it is imported.
@@ -63,29 +65,41 @@ impl Model {
     pub fn open(path: &Path) -> Result<Model, ImportErrors> {
         let file = path.display().to_string();
         let failed = |e| ImportErrors::one(&file, Problem::io(format!("the file cannot be read: {e}")));
-        let handle = std::fs::File::open(path).map_err(failed)?;
-        if handle.metadata().map_err(failed)?.is_dir() {
+        let mut handle = std::fs::File::open(path).map_err(failed)?;
+        let metadata = handle.metadata().map_err(failed)?;
+        if metadata.is_dir() {
             return Err(ImportErrors::one(&file, Problem::io("the file cannot be read: it is a folder")));
         }
-        // Streamed, so that the weights are in memory once: as fields of the message, which become the constants.
-        let mut reader = BufReader::with_capacity(1 << 16, handle);
         let parent = match path.parent() {
             Some(p) if p.as_os_str().is_empty() => Path::new("."),
             Some(p) => p,
             None => Path::new("."),
         };
-        Model::read(&mut CodedInputStream::from_buf_read(&mut reader), &file, Some(parent))
+        if !metadata.is_file() {
+            let mut bytes = Vec::new(); // a pipe, which has neither a length nor a way back
+            handle.read_to_end(&mut bytes).map_err(failed)?;
+            return Model::from_bytes(&bytes, &file, Some(parent));
+        }
+        // Streamed, so that the weights are in memory once: as fields of the message, which become the constants.
+        let mut reader = BufReader::with_capacity(1 << 16, handle);
+        Model::read(&mut reader, metadata.len(), &file, Some(parent))
     }
 
     /// Reads a model from memory. `name` stands for the file in messages; without a `folder`, external data is an error.
     pub fn from_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Model, ImportErrors> {
-        Model::read(&mut CodedInputStream::from_bytes(bytes), name, folder)
+        Model::read(&mut Cursor::new(bytes), bytes.len() as u64, name, folder)
     }
 
-    fn read(stream: &mut CodedInputStream, file: &str, folder: Option<&Path>) -> Result<Model, ImportErrors> {
+    fn read<R>(reader: &mut R, len: u64, file: &str, folder: Option<&Path>) -> Result<Model, ImportErrors>
+    where
+        R: BufRead + Seek,
+    {
         let malformed = |why: String| ImportErrors::one(file, Problem::invalid(format!("not an ONNX file: {why}")));
+        lengths::check(reader, len).map_err(malformed)?;
+        reader.rewind().map_err(|e| ImportErrors::one(file, Problem::io(format!("the file cannot be read: {e}"))))?;
+        let mut stream = CodedInputStream::from_buf_read(reader);
         let mut proto = onnx_protobuf::ModelProto::new();
-        proto.merge_from(stream).and_then(|()| stream.check_eof()).map_err(|e| malformed(e.to_string()))?;
+        proto.merge_from(&mut stream).and_then(|()| stream.check_eof()).map_err(|e| malformed(e.to_string()))?;
         if proto.graph.is_none() {
             return Err(malformed("it has no graph".into()));
         }

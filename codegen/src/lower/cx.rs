@@ -226,6 +226,10 @@ impl<'s, 'a> LowerCx<'s, 'a> {
     /// Completes the node: says which values of the graph its steps complete and gives the operator's multiply-accumulates to
     /// a step. Not called for nested contexts: the outer one does it.
     pub(super) fn finish(self) -> Result<(), LowerError> {
+        let bytes = self.level.pools.expanded();
+        if bytes > super::MAX_EXPANDED {
+            return Err(LowerError::TooMuchExpanded { node: node_name(self.graph(), self.node), bytes });
+        }
         let steps = &mut self.level.steps[self.first_step..];
         if steps.iter().all(|s| s.macs == 0)
             && let Some(last) = steps.last_mut()

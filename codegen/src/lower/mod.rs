@@ -104,6 +104,16 @@ pub enum LowerError {
         /// Its type.
         ty: String,
     },
+    /// Constants of one repeated element, which take no place in a model's file, would make a library without bounds.
+    #[error(
+        "constants of one repeated element take {bytes} bytes here, {MAX_EXPANDED} are allowed\n  --> node \"{node}\""
+    )]
+    TooMuchExpanded {
+        /// The model's name for the node at which the limit is passed.
+        node: String,
+        /// All of them so far.
+        bytes: usize,
+    },
     /// The graph or its plan breaks a promise: a bug in nncc.
     #[error("internal error: lowering of node \"{node}\": {what}")]
     Internal {
@@ -116,6 +126,10 @@ pub enum LowerError {
     #[error(transparent)]
     Program(#[from] ProgramError),
 }
+
+/// Bytes that constants of one repeated element may take in a library, all together. A file of a few hundred bytes can ask for
+/// any number; the largest honest ones are whole networks without their weights (VGG-19 in the ONNX suite: 575 MB).
+const MAX_EXPANDED: usize = 1 << 30;
 
 /// One combination of input shapes to compile: the graph with these shapes and where its values lie.
 #[derive(Clone, Copy)]
@@ -277,4 +291,38 @@ fn copy_outputs(set: SetSource<'_>, level: &mut cx::LevelState<'_>) -> Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Algorithms, LowerError, Separate, SetSource, lower_any_layout};
+    use crate::target::Target;
+    use nncc_ir::ops::conv::Conv;
+    use nncc_ir::{Constant, DType, Graph, Layout, Origin, Tensor, TensorType, ValueId};
+
+    /// A convolution of `outputs` channels whose weights are all one number.
+    fn lowered(outputs: usize) -> Result<(), LowerError> {
+        let mut g = Graph::new("wide");
+        let x = g.add_input("x", TensorType::fixed(DType::F32, &[1, 4, 5, 5]));
+        let weights = Constant::splat(&Tensor::f32(&[], vec![0.5]), &[outputs, 4, 3, 3]).expect("one element");
+        let w = g.add_constant("w", weights);
+        let conv = Conv { strides: vec![1, 1], dilations: vec![1, 1], pads: vec![0; 4], group: 1 };
+        let node = g.add(conv, &[Some(x), Some(w), None], Origin::named("conv"), &["y"]).expect("fits");
+        g.add_output("y", ValueId { node, out: 0 });
+        g.set_layout(x, Layout::RowMajor);
+        let plan = Separate::plan(&g).expect("a graph that can be planned");
+        let set = SetSource { graph: &g, plan: &plan };
+        let target = Target::x86_64_v3();
+        lower_any_layout("wide", &[set], &[target], &Algorithms::default()).map(|_| ())
+    }
+
+    /// The weights would take 193 GB, from a model of 200 bytes.
+    #[test]
+    fn what_one_number_expands_to_has_a_limit() {
+        assert_eq!(lowered(1 << 20), Ok(()));
+        let Err(e) = lowered(1_375_731_720) else { panic!("193 GB of weights") };
+        let text = e.to_string();
+        assert!(text.starts_with("constants of one repeated element take "), "{text}");
+        assert!(text.ends_with("bytes here, 1073741824 are allowed\n  --> node \"conv\""), "{text}");
+    }
 }

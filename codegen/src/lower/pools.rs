@@ -6,7 +6,7 @@
 
 use crate::kir::Kernel;
 use crate::pack::Packed;
-use crate::program::{Const, ConstData, ConstId, KernelId, MAX_ALIGN, ProgramKernel};
+use crate::program::{Const, ConstData, ConstId, ConstSource, KernelId, MAX_ALIGN, ProgramKernel};
 use crate::target::Level;
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use std::hash::{Hash, Hasher};
@@ -21,6 +21,7 @@ pub struct Pools {
     kernels: Vec<ProgramKernel>,
     by_content: FxHashMap<u64, Vec<KernelId>>,
     names: FxHashSet<String>,
+    expanded: usize,
 }
 
 fn hash(content: impl Hash) -> u64 {
@@ -50,10 +51,18 @@ impl Pools {
         if let Some((id, _)) = same.iter().find(|(_, old)| **old == packed) {
             return *id;
         }
+        if packed.expands() {
+            self.expanded = self.expanded.saturating_add(packed.len());
+        }
         let (id, packed) = (ConstId(self.consts.len() as u32), Arc::new(packed));
         same.push((id, packed.clone()));
         self.consts.push(Const { data: packed.into_data(), align: MAX_ALIGN });
         id
+    }
+
+    /// Bytes of constants that the model gives as one repeated element: what the library may be larger for than the model's file.
+    pub fn expanded(&self) -> usize {
+        self.expanded
     }
 
     /// The size of a constant in bytes.
