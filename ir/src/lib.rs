@@ -6,6 +6,7 @@
 //! | [`graph`] | the graph: operators as nodes, values as their outputs |
 //! | [`op`], [`ops`] | what an operator is; every operator with its shape rule and reference evaluation |
 //! | [`pointwise`], [`broadcast`] | elementwise programs and how they are evaluated |
+//! | [`gradient`], [`derivative`] | how gradients are built: the context of [`Operator::gradient`], derivatives of programs |
 //! | [`movement`] | what operators share that only move elements |
 //! | [`tensor`], [`constant`] | data: owned tensors for evaluation, handles to weights |
 //! | [`attr`], [`print`](mod@print), [`parse`] | the text form |
@@ -21,9 +22,11 @@ pub mod arbitrary;
 pub mod attr;
 pub mod broadcast;
 pub mod constant;
+pub mod derivative;
 pub mod dim;
 pub mod dtype;
 pub mod eval;
+pub mod gradient;
 pub mod graph;
 pub mod movement;
 pub mod op;
@@ -42,6 +45,7 @@ pub mod verify;
 pub use constant::{Constant, Storage};
 pub use dim::Dim;
 pub use dtype::DType;
+pub use gradient::{GradientCx, GradientError};
 pub use graph::{Graph, Node, NodeId, Operands, Origin, Value, ValueId};
 pub use op::{EvalError, Op, Operator, SymTensor, TypeError};
 pub use pointwise::Pointwise;

@@ -5,7 +5,7 @@
 //! `ops/mod.rs`: adding an operator is its own section there plus one line in that list.
 
 use crate::attr::Attributes;
-use crate::{Dim, Pointwise, Tensor, TensorType};
+use crate::{Dim, GradientCx, GradientError, Pointwise, Tensor, TensorType};
 
 /// Why types do not fit an operator: the sentence a user reads behind the operator's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +84,17 @@ pub trait Operator: Attributes + Clone + std::fmt::Debug + PartialEq + Into<Op> 
     fn pointwise(&self, inputs: &[&TensorType]) -> Option<Pointwise> {
         let _ = inputs;
         None
+    }
+
+    /// Builds the gradients of the operands from those of the results. By default an elementwise operator's follow from its
+    /// program, and every other operator has none.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let types: Vec<TensorType> =
+            (0..cx.operand_count()).filter_map(|i| cx.optional(i)).map(|v| cx.ty(v).clone()).collect();
+        match self.pointwise(&types.iter().collect::<Vec<_>>()) {
+            Some(program) => cx.pointwise_gradients(&program),
+            None => Err(GradientError::Unsupported(None)),
+        }
     }
 
     /// Multiply-accumulates of one execution, as published figures count them: convolutions and matrix products only.
@@ -173,6 +184,14 @@ macro_rules! define_ops {
                 match self {
                     Op::Input | Op::Constant(_) => None,
                     $(Op::$name(op) => op.pointwise(inputs),)*
+                }
+            }
+
+            /// See [`Operator::gradient`].
+            pub fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+                match self {
+                    Op::Input | Op::Constant(_) => Ok(()), // has no operands
+                    $(Op::$name(op) => op.gradient(cx),)*
                 }
             }
 

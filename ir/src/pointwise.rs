@@ -228,6 +228,34 @@ pub enum Inst {
     Cast(Ref),
 }
 
+impl Inst {
+    /// The earlier instructions that it reads.
+    pub fn operands(self) -> impl Iterator<Item = Ref> {
+        let refs = match self {
+            Inst::Input(_) | Inst::Const(_) => [None; 3],
+            Inst::Unary(_, a) | Inst::Cast(a) => [Some(a), None, None],
+            Inst::Binary(_, a, b) | Inst::Compare(_, a, b) => [Some(a), Some(b), None],
+            Inst::Select { cond, then, otherwise } => [Some(cond), Some(then), Some(otherwise)],
+        };
+        refs.into_iter().flatten()
+    }
+
+    /// The same over other operands.
+    #[must_use]
+    pub fn map_operands(self, at: impl Fn(Ref) -> Ref) -> Inst {
+        match self {
+            Inst::Input(_) | Inst::Const(_) => self,
+            Inst::Unary(f, a) => Inst::Unary(f, at(a)),
+            Inst::Binary(f, a, b) => Inst::Binary(f, at(a), at(b)),
+            Inst::Compare(f, a, b) => Inst::Compare(f, at(a), at(b)),
+            Inst::Select { cond, then, otherwise } => {
+                Inst::Select { cond: at(cond), then: at(then), otherwise: at(otherwise) }
+            }
+            Inst::Cast(a) => Inst::Cast(at(a)),
+        }
+    }
+}
+
 /// A program of one result over `inputs` operands.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Pointwise {
@@ -390,21 +418,40 @@ impl Pointwise {
         }
     }
 
+    /// The program without the instructions and operands that its result does not need, and the operands that it keeps.
+    pub fn pruned(&self) -> (Pointwise, Vec<usize>) {
+        let mut needed = vec![false; self.insts.len()];
+        needed[self.result as usize] = true;
+        for (i, (inst, _)) in self.insts.iter().enumerate().rev().filter(|(i, _)| *i <= self.result as usize) {
+            if needed[i] {
+                inst.operands().for_each(|r| needed[r.0 as usize] = true);
+            }
+        }
+        let reads = |n: usize| {
+            let is = |inst: &Inst| *inst == Inst::Input(n as u32);
+            self.insts.iter().zip(&needed).any(|((inst, _), needed)| *needed && is(inst))
+        };
+        let kept: Vec<usize> = (0..self.inputs.len()).filter(|n| reads(*n)).collect();
+        let mut out = Pointwise::new(&kept.iter().map(|&n| self.inputs[n]).collect::<Vec<_>>());
+        let mut map = vec![Ref(0); self.insts.len()];
+        for (i, &(inst, ty)) in self.insts.iter().enumerate().filter(|(i, _)| needed[*i]) {
+            let at = |n: u32| kept.iter().position(|&k| k == n as usize).unwrap_or(0);
+            map[i] = match inst {
+                Inst::Input(n) => out.input(at(n)),
+                inst => out.push(inst.map_operands(|r| map[r.0 as usize]), ty),
+            };
+        }
+        out.set_result(map[self.result as usize]);
+        (out, kept)
+    }
+
     /// Appends `other`, reading its operands from `args`; returns its result.
     pub fn inline(&mut self, other: &Pointwise, args: &[Ref]) -> Ref {
         let mut map: Vec<Ref> = Vec::with_capacity(other.insts.len());
         for &(inst, ty) in &other.insts {
-            let at = |r: Ref| map[r.0 as usize];
             let new = match inst {
                 Inst::Input(n) => args[n as usize],
-                Inst::Const(_) => self.push(inst, ty),
-                Inst::Unary(f, a) => self.push(Inst::Unary(f, at(a)), ty),
-                Inst::Binary(f, a, b) => self.push(Inst::Binary(f, at(a), at(b)), ty),
-                Inst::Compare(f, a, b) => self.push(Inst::Compare(f, at(a), at(b)), ty),
-                Inst::Select { cond, then, otherwise } => {
-                    self.push(Inst::Select { cond: at(cond), then: at(then), otherwise: at(otherwise) }, ty)
-                }
-                Inst::Cast(a) => self.push(Inst::Cast(at(a)), ty),
+                inst => self.push(inst.map_operands(|r| map[r.0 as usize]), ty),
             };
             map.push(new);
         }

@@ -2,12 +2,14 @@
 //!
 //! [`pipeline`] is the optimizer on one screen. Every pass stands in one file that says what it rewrites, when that is
 //! legal and what it gains; most are lists of rules over the small rewriting engine in [`rewrite`]. [`pass`] runs them:
-//! timing, verification, fuel, refusals. [`plan_memory()`] ends the pipeline.
+//! timing, verification, fuel, refusals. [`plan_memory()`] ends the pipeline. [`mod@autodiff`] stands before it: it turns a network and
+//! a loss into the graph of a training step, which the pipeline then optimizes.
 //!
 //! Invariants of absence: nothing here knows of a model file format, a kernel or machine code.
 
 #![forbid(unsafe_code)]
 
+pub mod autodiff;
 pub mod canonicalize;
 pub mod choose_layouts;
 pub mod cse;
@@ -28,6 +30,7 @@ pub mod separate_outputs;
 pub mod sink;
 mod weights;
 
+pub use autodiff::{AutodiffError, backpropagate, differentiate};
 pub use pass::{Observer, OptLevel, Options, Pass, PassCx, PassError, PassReport};
 pub use pipeline::{PIPELINE, optimize};
 pub use plan_memory::{MemoryPlan, Place, plan_memory};

@@ -8,7 +8,7 @@ use crate::broadcast::{broadcast_shapes, eval_pointwise, infer_elementwise};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::one_dtype;
 use crate::pointwise::{BinaryFn, CompareFn, Ref, UnaryFn};
-use crate::{DType, Pointwise, Tensor, TensorType, operator_attrs, type_err};
+use crate::{DType, GradientCx, GradientError, Pointwise, Tensor, TensorType, operator_attrs, type_err};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 operator_attrs! {
@@ -171,34 +171,31 @@ activation!(Relu, "relu", number, |_op, p, x| p.binary_const(BinaryFn::Max, x, 0
 
 activation!(LeakyRelu, "leaky_relu", DType::is_float, |op, p, x| {
     let scaled = p.binary_const(BinaryFn::Mul, x, op.alpha);
-    negative_else(p, x, scaled, x)
+    left_else(p, x, scaled, x)
 });
 
 activation!(Elu, "elu", DType::is_float, |op, p, x| {
     let e = p.unary(UnaryFn::Exp, x);
     let e = p.binary_const(BinaryFn::Sub, e, 1.0);
     let e = p.binary_const(BinaryFn::Mul, e, op.alpha);
-    negative_else(p, x, e, x)
+    left_else(p, x, e, x)
 });
 
 activation!(Selu, "selu", DType::is_float, |op, p, x| {
     let e = p.unary(UnaryFn::Exp, x);
     let e = p.binary_const(BinaryFn::Mul, e, op.alpha);
     let e = p.binary_const(BinaryFn::Sub, e, op.alpha);
-    let zero = p.constant(p.type_of(x), 0.0);
-    let left = p.compare(CompareFn::Le, x, zero);
-    let y = p.select(left, e, x);
+    let y = left_else(p, x, e, x);
     p.binary_const(BinaryFn::Mul, y, op.gamma)
 });
 
 activation!(Celu, "celu", DType::is_float, |op, p, x| {
-    let positive = p.binary_const(BinaryFn::Max, x, 0.0);
+    // The exponential part has the sign of x whatever that of alpha: only one of the two parts is not 0.
     let e = p.binary_const(BinaryFn::Div, x, op.alpha);
     let e = p.unary(UnaryFn::Exp, e);
     let e = p.binary_const(BinaryFn::Sub, e, 1.0);
     let e = p.binary_const(BinaryFn::Mul, e, op.alpha);
-    let negative = p.binary_const(BinaryFn::Min, e, 0.0);
-    p.binary(BinaryFn::Add, positive, negative)
+    left_else(p, x, e, x)
 });
 
 activation!(ThresholdedRelu, "thresholded_relu", DType::is_float, |op, p, x| {
@@ -272,11 +269,11 @@ activation!(Shrink, "shrink", number, |op, p, x| {
     p.cast(y, ty)
 });
 
-/// `x < 0 ? then : otherwise`.
-fn negative_else(p: &mut Pointwise, x: Ref, then: Ref, otherwise: Ref) -> Ref {
+/// `x <= 0 ? then : otherwise`, where both are 0 at 0: with the derivative of the left side there, as PyTorch has it.
+fn left_else(p: &mut Pointwise, x: Ref, then: Ref, otherwise: Ref) -> Ref {
     let zero = p.constant(p.type_of(x), 0.0);
-    let negative = p.compare(CompareFn::Lt, x, zero);
-    p.select(negative, then, otherwise)
+    let left = p.compare(CompareFn::Le, x, zero);
+    p.select(left, then, otherwise)
 }
 
 fn hard_sigmoid(p: &mut Pointwise, x: Ref, alpha: f64, beta: f64) -> Ref {
@@ -342,7 +339,7 @@ impl Operator for PRelu {
         let [x, slope] = inputs else { return None };
         Some(Pointwise::build(&[x.dtype, slope.dtype], |p, args| {
             let scaled = p.binary(BinaryFn::Mul, args[0], args[1]);
-            negative_else(p, args[0], scaled, args[0])
+            left_else(p, args[0], scaled, args[0])
         }))
     }
 }
@@ -364,6 +361,27 @@ impl Operator for Clip {
             Pointwise::build(&types, |p, args| {
                 let low = args.get(1).map_or(args[0], |&min| p.binary(BinaryFn::Max, args[0], min));
                 args.get(2).map_or(low, |&max| p.binary(BinaryFn::Min, low, max))
+            })
+        })
+    }
+
+    /// dy between the bounds, 0 at them and beyond, as PyTorch's `hardtanh` and `relu6` (its `clamp` differs at the bounds
+    /// themselves): that can be seen from the result alone, so that x need not be kept. Bounds stop the gradient.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        if cx.wants(1) || cx.wants(2) {
+            return Err(GradientError::Unsupported(Some("bounds cannot be learnt; compose Max and Min, which can")));
+        }
+        let (y, dy, min, max) = (cx.result(0), cx.dy()?, cx.optional(1), cx.optional(2));
+        let values: Vec<_> = [Some(y), Some(dy), min, max].into_iter().flatten().collect();
+        cx.give(0, |cx| {
+            cx.pointwise(&values, |p, v| {
+                let (mut d, zero) = (v[1], p.constant(p.type_of(v[1]), 0.0));
+                let bounds = [(CompareFn::Le, min), (CompareFn::Ge, max)].into_iter().filter(|(_, b)| b.is_some());
+                for ((at, _), &bound) in bounds.zip(&v[2..]) {
+                    let outside = p.compare(at, v[0], bound);
+                    d = p.select(outside, zero, d);
+                }
+                d
             })
         })
     }

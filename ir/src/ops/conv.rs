@@ -3,18 +3,21 @@
 //! ```text
 //! conv:            y[n, m, o] = b[m] + sum over c in the group of m, taps k of  x[n, c, o*stride + k*dilation - begin] * w[m, c, k]
 //! conv_transpose:  y[n, m, i*stride + k*dilation - begin] += x[n, c, i] * w[c, m, k],  starting from b[m]
+//! conv_weight_gradient:  dw[m, c, k] = sum over n, o of  dy[n, m, o] * x[n, c, o*stride + k*dilation - begin]
 //! ```
 //!
-//! The transpose is the gradient of the convolution with the same attributes with respect to its input: the two loops below
-//! are over one relation between rows ([`Window`]) read in both directions. Reads outside of x count as 0.
+//! The transpose is the gradient of the convolution with the same attributes with respect to its input, and the other way
+//! round; the third is the gradient of both with respect to their weights. All loops below are over one relation between rows
+//! ([`Window`]) read in three directions. Reads outside of x count as 0.
 //!
 //! Evaluation converts to f64 once and keeps the last axis innermost and contiguous, so that networks of a few GMAC can be
 //! checked in seconds. Sources: ONNX Conv-22, ConvTranspose-22.
 
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{one_float, operands, output_dims, same_dim, tensors, vector_of};
+use crate::ops::reduce::ReduceKind;
 use crate::ops::window::Window;
-use crate::{Dim, Tensor, TensorType, operator_attrs, type_err};
+use crate::{Dim, GradientCx, GradientError, Tensor, TensorType, ValueId, operator_attrs, type_err};
 
 operator_attrs! {
     /// `x: T[N, C, spatial..], w: T[M, C / group, kernel..], b: T[M]? -> T[N, M, outputs..]`, T in f32, f64.
@@ -44,6 +47,23 @@ operator_attrs! {
         pub output_padding: Vec<usize>,
         /// Groups, as in [`Conv`].
         pub group: usize,
+    }
+}
+
+operator_attrs! {
+    /// The gradient of [`Conv`] with respect to w: `x: T[N, C, spatial..], dy: T[N, M, outputs..] -> T[M, C / group,
+    /// kernel..]`, T in f32, f64. Differentiation makes it, no model has it.
+    pub struct ConvWeightGradient {
+        /// Those of the convolution.
+        pub strides: Vec<usize>,
+        /// Those of the convolution.
+        pub dilations: Vec<usize>,
+        /// Those of the convolution.
+        pub pads: Vec<usize>,
+        /// Those of the convolution.
+        pub group: usize,
+        /// The size of the kernel, one number a spatial axis.
+        pub kernel: Vec<usize>,
     }
 }
 
@@ -127,6 +147,29 @@ impl Operator for Conv {
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &y)])
     }
 
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, w, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
+        let (dims, outputs, kernel) = (cx.dims(x)[2..].to_vec(), cx.dims(dy)[2..].to_vec(), cx.dims(w)[2..].to_vec());
+        cx.give(0, |cx| {
+            // What the last window leaves of the padded input belongs to no window: the transpose adds it back.
+            let window = self.window(&kernel);
+            let rest = |a: usize| {
+                let spanned = (outputs[a] - 1) * self.strides[a] + window.extent(a);
+                dims[a] + window.begin(a) + window.end(a) - spanned
+            };
+            let transposed = ConvTranspose {
+                strides: self.strides.clone(),
+                dilations: self.dilations.clone(),
+                pads: self.pads.clone(),
+                output_padding: (0..dims.len()).map(rest).collect(),
+                group: self.group,
+            };
+            cx.add(transposed, &[dy, w])
+        })?;
+        cx.give(1, |cx| cx.add(self.weight_gradient(&kernel), &[x, dy]))?;
+        cx.give(2, |cx| sum_channels(cx, dy))
+    }
+
     fn macs(&self, inputs: &[Option<&TensorType>], outputs: &[TensorType]) -> Option<u64> {
         let w = inputs.get(1).copied().flatten()?;
         let per_output = TensorType::new(w.dtype, w.shape.get(1..)?.iter().cloned()).elems()?;
@@ -134,7 +177,24 @@ impl Operator for Conv {
     }
 }
 
+/// The gradient of a bias of one element a channel.
+fn sum_channels(cx: &mut GradientCx<'_>, dy: ValueId) -> Result<ValueId, GradientError> {
+    let axes: Vec<usize> = (0..cx.dims(dy).len()).filter(|a| *a != 1).collect();
+    cx.reduce(ReduceKind::Sum, dy, &axes, false)
+}
+
 impl Conv {
+    /// The operator of its gradient with respect to weights with a kernel of these sizes.
+    pub fn weight_gradient(&self, kernel: &[usize]) -> ConvWeightGradient {
+        ConvWeightGradient {
+            strides: self.strides.clone(),
+            dilations: self.dilations.clone(),
+            pads: self.pads.clone(),
+            group: self.group,
+            kernel: kernel.to_vec(),
+        }
+    }
+
     /// The sliding window for a kernel of these sizes.
     pub fn window<'a>(&'a self, kernel: &'a [usize]) -> Window<'a> {
         Window { kernel, strides: &self.strides, dilations: &self.dilations, pads: &self.pads }
@@ -206,10 +266,89 @@ impl Operator for ConvTranspose {
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &y)])
     }
 
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, w, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
+        let kernel = cx.dims(w)[2..].to_vec();
+        cx.give(2, |cx| sum_channels(cx, dy))?;
+        // The convolution from y back to x. With an output padding of a stride or more it would have more windows than x has
+        // elements: then it sees less of the padding behind y, or of y itself, where only the bias stands.
+        let spatial = kernel.len();
+        let (mut pads, mut y) = (self.pads.clone(), dy);
+        for axis in 0..spatial {
+            let excess = (self.output_padding[axis] + 1).saturating_sub(self.strides[axis]);
+            let padding = excess.min(pads[spatial + axis]);
+            pads[spatial + axis] -= padding;
+            let len = cx.dims(y)[axis + 2];
+            y = cx.slice(y, axis + 2, 0, len.saturating_sub(excess - padding), false)?;
+        }
+        let conv = Conv { strides: self.strides.clone(), dilations: self.dilations.clone(), pads, group: self.group };
+        cx.give(0, |cx| cx.add(conv.clone(), &[y, w]))?;
+        cx.give(1, |cx| cx.add(conv.weight_gradient(&kernel), &[y, x]))
+    }
+
     fn macs(&self, inputs: &[Option<&TensorType>], _: &[TensorType]) -> Option<u64> {
         let (x, w) = (inputs.first().copied().flatten()?, inputs.get(1).copied().flatten()?);
         let per_input = TensorType::new(w.dtype, w.shape.get(1..)?.iter().cloned()).elems()?;
         (x.elems()? as u64).checked_mul(per_input as u64)
+    }
+}
+
+impl Operator for ConvWeightGradient {
+    const NAME: &'static str = "conv_weight_gradient";
+
+    fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
+        let ([x, dy], []) = operands(inputs)?;
+        let dtype = one_float([x, dy])?;
+        if x.rank() < 3 || dy.rank() != x.rank() {
+            return type_err!("x of type {x} and dy of type {dy} are no input and output of a convolution");
+        }
+        let window = self.window();
+        window.check(x.rank() - 2)?;
+        same_dim(&x.shape[0], &dy.shape[0], "the batches of x and dy")?;
+        for (axis, d) in x.shape[2..].iter().enumerate() {
+            same_dim(
+                &window.outputs(axis, d, false)?,
+                &dy.shape[axis + 2],
+                &format!("windows of x and dy on axis {axis}"),
+            )?;
+        }
+        per_group(&dy.shape[1], self.group, "output")?;
+        let mut shape = vec![dy.shape[1].clone(), per_group(&x.shape[1], self.group, "input")?];
+        shape.extend(self.kernel.iter().map(|&k| Dim::from(k)));
+        Ok(vec![TensorType { dtype, shape }])
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
+        let dims = output_dims(self, inputs)?;
+        let ([x, dy], []) = tensors(inputs)?;
+        let sweep = Sweep::new(&self.window(), &x.dims()[2..], &dy.dims()[2..]);
+        let (batch, outputs, channels) = (x.dims()[0], dims[0], dims[1]);
+        let (xs, ds) = (x.to_f64(), dy.to_f64());
+        let mut dw = vec![0.0; dims.iter().product()];
+        for (i, taps) in dw.chunks_exact_mut(sweep.taps().max(1)).enumerate().take(outputs * channels) {
+            let (m, c) = (i / channels, i % channels);
+            let c = m / (outputs / self.group) * channels + c;
+            for n in 0..batch {
+                let x = &xs[(n * x.dims()[1] + c) * sweep.inputs..][..sweep.inputs];
+                let dy = &ds[(n * outputs + m) * sweep.outputs..][..sweep.outputs];
+                sweep.correlate(x, dy, taps);
+            }
+        }
+        Ok(vec![Tensor::from_f64(x.dtype(), &dims, &dw)])
+    }
+
+    /// As many as the convolution has.
+    fn macs(&self, inputs: &[Option<&TensorType>], outputs: &[TensorType]) -> Option<u64> {
+        let dw = outputs.first()?;
+        let per_output = TensorType::new(dw.dtype, dw.shape.get(1..)?.iter().cloned()).elems()?;
+        (inputs.get(1).copied().flatten()?.elems()? as u64).checked_mul(per_output as u64)
+    }
+}
+
+impl ConvWeightGradient {
+    /// The sliding window of the convolution.
+    pub fn window(&self) -> Window<'_> {
+        Window { kernel: &self.kernel, strides: &self.strides, dilations: &self.dilations, pads: &self.pads }
     }
 }
 
@@ -265,6 +404,14 @@ impl Sweep {
                 1 => acc.iter_mut().zip(&input[i..i + n]).for_each(|(a, x)| *a += w * x),
                 s => acc.iter_mut().zip(input[i..].iter().step_by(s)).for_each(|(a, x)| *a += w * x),
             }
+        });
+    }
+
+    /// `taps += input . output`: one channel pair of the gradient of the weights.
+    fn correlate(&self, input: &[f64], output: &[f64], taps: &mut [f64]) {
+        self.for_each(|tap, o, i, n| {
+            let products = output[o..o + n].iter().zip(input[i..].iter().step_by(self.stride)).map(|(y, x)| x * y);
+            taps[tap] += products.sum::<f64>();
         });
     }
 

@@ -6,7 +6,7 @@ use crate::broadcast::{broadcast_shapes, broadcast_strides};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{one_dtype, operands, output_dims, same_dim, tensors};
 use crate::tensor::indices;
-use crate::{DType, Dim, Shape, Tensor, TensorType, operator_attrs, type_err};
+use crate::{DType, Dim, GradientCx, GradientError, Shape, Tensor, TensorType, ValueId, operator_attrs, type_err};
 
 operator_attrs! {
     /// `a: T[batch.., M, K], b: T[batch.., K, N] -> T[batch.., M, N]`, any number type; the batch axes broadcast. An `a` of
@@ -116,10 +116,58 @@ impl Operator for MatMul {
         }])
     }
 
+    /// `da = dy . b'`, `db = a' . dy`, summed over the batch axes that were broadcast.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (a, b, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
+        let (da, db) = (cx.dims(a), cx.dims(b));
+        // Vectors as the matrices that they stand for.
+        let row = if da.len() == 1 { [&[1], &da[..]].concat() } else { da.clone() };
+        let column = if db.len() == 1 { [&db[..], &[1]].concat() } else { db.clone() };
+        let (m, n) = (row[row.len() - 2], column[column.len() - 1]);
+        let batch = cx.dims(dy);
+        let batch = &batch[..batch.len() - usize::from(da.len() > 1) - usize::from(db.len() > 1)];
+        let (a, b) = (cx.reshape(a, &row)?, cx.reshape(b, &column)?);
+        if let [k, _] = column[..] {
+            // One matrix for all rows: one product of two matrices, however many batch axes a has.
+            let rows = batch.iter().product::<usize>() * m;
+            let dy = cx.reshape(dy, &[rows, n])?;
+            cx.give(0, |cx| {
+                let d = cx.add(Gemm::of(false, true), &[dy, b])?;
+                cx.reshape(d, &da)
+            })?;
+            return cx.give(1, |cx| {
+                let a = cx.reshape(a, &[rows, k])?;
+                let d = cx.add(Gemm::of(true, false), &[a, dy])?;
+                cx.reshape(d, &db)
+            });
+        }
+        let dy = cx.reshape(dy, &[batch, &[m, n]].concat())?;
+        cx.give(0, |cx| {
+            let b = turned(cx, b)?;
+            let d = cx.add(MatMul {}, &[dy, b])?;
+            let d = cx.sum_to(d, &row)?;
+            cx.reshape(d, &da)
+        })?;
+        cx.give(1, |cx| {
+            let a = turned(cx, a)?;
+            let d = cx.add(MatMul {}, &[a, dy])?;
+            let d = cx.sum_to(d, &column)?;
+            cx.reshape(d, &db)
+        })
+    }
+
     fn macs(&self, inputs: &[Option<&TensorType>], outputs: &[TensorType]) -> Option<u64> {
         let k = inputs.first().copied().flatten()?.shape.last()?.size()?;
         (outputs.first()?.elems()? as u64).checked_mul(k as u64)
     }
+}
+
+/// Matrices behind batch axes, each turned around.
+fn turned(cx: &mut GradientCx<'_>, v: ValueId) -> Result<ValueId, GradientError> {
+    let rank = cx.dims(v).len();
+    let mut perm: Vec<usize> = (0..rank).collect();
+    perm.swap(rank - 2, rank - 1);
+    cx.transpose(v, &perm)
 }
 
 fn number(a: &TensorType, b: &TensorType) -> Result<DType, TypeError> {
@@ -133,6 +181,11 @@ fn transposed<T: Copy>(v: &[T], rows: usize, columns: usize) -> Vec<T> {
 }
 
 impl Gemm {
+    /// The plain product of two matrices, given as they are or turned around.
+    pub fn of(trans_a: bool, trans_b: bool) -> Gemm {
+        Gemm { trans_a, trans_b, alpha: 1.0, beta: 1.0 }
+    }
+
     /// `M, K, N` of operands of these types.
     fn sizes<'a>(&self, a: &'a TensorType, b: &'a TensorType) -> Result<[&'a Dim; 3], TypeError> {
         let ([a0, a1], [b0, b1]) = (&a.shape[..], &b.shape[..]) else {
@@ -206,6 +259,25 @@ impl Operator for Gemm {
             }
             Tensor::from_i64(a.dtype(), &dims, &y)
         }])
+    }
+
+    /// `da' = alpha dy . transpose(b')`, `db' = alpha transpose(a') . dy`, each given in the operand's orientation; `dc = beta dy`.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (a, b, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
+        let product = |trans_a, trans_b| Gemm { trans_a, trans_b, alpha: self.alpha, beta: 1.0 };
+        cx.give(0, |cx| match self.trans_a {
+            false => cx.add(product(false, !self.trans_b), &[dy, b]),
+            true => cx.add(product(self.trans_b, true), &[b, dy]),
+        })?;
+        cx.give(1, |cx| match self.trans_b {
+            false => cx.add(product(!self.trans_a, false), &[a, dy]),
+            true => cx.add(product(true, self.trans_a), &[dy, a]),
+        })?;
+        cx.give(2, |cx| {
+            let c = cx.operand(2)?;
+            let sum = cx.sum_to(dy, &cx.dims(c))?;
+            cx.scale(sum, self.beta)
+        })
     }
 
     fn macs(&self, inputs: &[Option<&TensorType>], outputs: &[TensorType]) -> Option<u64> {

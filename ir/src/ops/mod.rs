@@ -3,7 +3,7 @@
 //! The list below is the only one: [`Op`], parsing by name and dispatch are generated from it.
 
 use crate::op::{EvalError, Operator, TypeError, define_ops};
-use crate::{Pointwise, SymTensor, Tensor, TensorType, type_err};
+use crate::{GradientCx, GradientError, Pointwise, SymTensor, Tensor, TensorType, type_err};
 
 pub mod activation;
 pub mod attention;
@@ -39,13 +39,13 @@ define_ops! {
     activation::ThresholdedRelu, activation::HardSigmoid, activation::HardSwish, activation::Softplus,
     activation::Softsign, activation::Mish, activation::Gelu, activation::Silu, activation::Swish, activation::Shrink,
     activation::Clip,
-    conv::Conv, conv::ConvTranspose,
+    conv::Conv, conv::ConvTranspose, conv::ConvWeightGradient,
     reshape::Reshape, reshape::Identity, reshape::Relayout, transpose::Transpose, expand::Expand, expand::Tile,
     concat::Concat, concat::Split, slice::Slice, pad::Pad, space_depth::DepthToSpace, space_depth::SpaceToDepth,
     gather::Gather, gather::GatherElements, gather::GatherNd, scatter::ScatterElements, scatter::ScatterNd,
     one_hot::OneHot, top_k::TopK, trilu::Trilu,
     reduce::Reduce, reduce::ArgReduce, cum_sum::CumSum, cum_sum::CumProd,
-    pool::MaxPool, pool::AveragePool, pool::LpPool,
+    pool::MaxPool, pool::AveragePool, pool::LpPool, pool::MaxPoolGradient, pool::AveragePoolGradient,
     norm::BatchNorm, norm::InstanceNorm, norm::GroupNorm, norm::LayerNorm, norm::RmsNorm, norm::Lrn, norm::LpNorm,
     matmul::MatMul, matmul::Gemm, einsum::Einsum, attention::Attention,
     softmax::Softmax, softmax::LogSoftmax, softmax::Hardmax,

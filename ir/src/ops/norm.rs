@@ -15,8 +15,10 @@
 use crate::broadcast::{broadcast_shapes, broadcast_strides};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{around, axis_of, one_float, operands, output_dims, tensors, vector_of};
+use crate::ops::reduce::ReduceKind;
+use crate::pointwise::{BinaryFn, UnaryFn};
 use crate::tensor::indices;
-use crate::{Dim, Tensor, TensorType, operator_attrs, type_err};
+use crate::{Dim, GradientCx, GradientError, Tensor, TensorType, ValueId, operator_attrs, type_err};
 
 operator_attrs! {
     /// `(x: T[N, C, ..], scale: T[C], bias: T[C], mean: T[C], var: T[C])`, inference only. An x of rank 1 has one channel.
@@ -131,6 +133,20 @@ fn scale_channels(v: &mut [f64], dims: &[usize], scale: &Tensor, bias: &Tensor) 
     }
 }
 
+/// The shape in which a vector of one element a channel broadcasts to a tensor of these dimensions.
+fn per_channel(dims: &[usize]) -> Vec<usize> {
+    dims.iter().enumerate().map(|(a, &d)| if a == 1 { d } else { 1 }).collect()
+}
+
+/// `1 / sqrt(var + epsilon)`.
+fn inverse_root(cx: &mut GradientCx<'_>, var: ValueId, epsilon: f64) -> Result<ValueId, GradientError> {
+    cx.pointwise(&[var], |p, v| {
+        let sum = p.binary_const(BinaryFn::Add, v[0], epsilon);
+        let root = p.unary(UnaryFn::Sqrt, sum);
+        p.unary(UnaryFn::Reciprocal, root)
+    })
+}
+
 impl Operator for BatchNorm {
     const NAME: &'static str = "batch_norm";
 
@@ -150,6 +166,51 @@ impl Operator for BatchNorm {
             *x = (*x - mean[c]) / (var[c] + self.epsilon).sqrt() * scale[c] + bias[c];
         }
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &v)])
+    }
+
+    /// Of an affine map, whose mean and variance are operands like scale and bias.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        let dims = cx.dims(x);
+        let channels = dims.get(1).copied().unwrap_or(1);
+        let column = per_channel(&dims);
+        let axes: Vec<usize> = (0..dims.len()).filter(|a| *a != 1).collect();
+        let [scale, mean, var] = [cx.operand(1)?, cx.operand(3)?, cx.operand(4)?];
+        let inverse = inverse_root(cx, var, self.epsilon)?;
+        let slope = cx.mul(scale, inverse)?;
+        cx.give(0, |cx| {
+            let slope = cx.reshape(slope, &column)?;
+            cx.mul(dy, slope)
+        })?;
+        if (1..5).any(|i| cx.wants(i)) {
+            let sum = cx.reduce(ReduceKind::Sum, dy, &axes, false)?;
+            let sum = cx.reshape(sum, &[channels])?;
+            cx.give(2, |_| Ok(sum))?;
+            cx.give(3, |cx| {
+                let d = cx.mul(sum, slope)?;
+                cx.unary(UnaryFn::Neg, d)
+            })?;
+        }
+        if cx.wants(1) || cx.wants(4) {
+            let mean = cx.reshape(mean, &column)?;
+            let products = cx.pointwise(&[x, mean, dy], |p, v| {
+                let centred = p.binary(BinaryFn::Sub, v[0], v[1]);
+                p.binary(BinaryFn::Mul, centred, v[2])
+            })?;
+            let sum = cx.reduce(ReduceKind::Sum, products, &axes, false)?;
+            let sum = cx.reshape(sum, &[channels])?;
+            cx.give(1, |cx| cx.mul(sum, inverse))?;
+            // d (var + epsilon)^-1/2 = -1/2 (var + epsilon)^-3/2
+            cx.give(4, |cx| {
+                cx.pointwise(&[sum, slope, inverse], |p, v| {
+                    let square = p.binary(BinaryFn::Mul, v[2], v[2]);
+                    let d = p.binary(BinaryFn::Mul, v[1], square);
+                    let d = p.binary(BinaryFn::Mul, d, v[0]);
+                    p.binary_const(BinaryFn::Mul, d, -0.5)
+                })
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -5,13 +5,17 @@
 //! window hang over beyond the padding is never counted. That is ONNX's reference and PyTorch. A window without any tap
 //! inside has the maximum -inf (the lowest number of an integer type) at index -1, the mean 0 and the norm 0.
 //!
+//! The gradients of a maximum and of a mean are operators of their own, for they add what overlapping windows give to one
+//! element. Differentiation makes them, no model has them.
+//!
 //! Global pooling has no operator here: it is a `Reduce` over the spatial axes.
 //! Sources: ONNX MaxPool-22, AveragePool-22, LpPool-22.
 
 use crate::op::{EvalError, Operator, TypeError};
+use crate::ops::operands::{one_float, same_dim};
 use crate::ops::operands::{operands, output_dims, tensors};
 use crate::ops::window::Window;
-use crate::{DType, Tensor, TensorType, map_data, operator_attrs, type_err, with_data};
+use crate::{DType, Dim, GradientCx, GradientError, Tensor, TensorType, map_data, operator_attrs, type_err, with_data};
 
 operator_attrs! {
     /// `x: T[N, C, spatial..] -> T[N, C, outputs..]` and, with `indices`, `I64[N, C, outputs..]`; T any number type.
@@ -70,6 +74,44 @@ operator_attrs! {
     }
 }
 
+operator_attrs! {
+    /// The gradient of [`MaxPool`]: `x: T[N, C, spatial..], dy: T[N, C, outputs..] -> T[N, C, spatial..]`, T in f32, f64. Each
+    /// dy goes to the first maximum of its window (a NaN counts as one); a window without any tap inside gives nothing.
+    pub struct MaxPoolGradient {
+        /// Size of the window, one a spatial axis.
+        pub kernel: Vec<usize>,
+        /// Distance of neighbouring windows.
+        pub strides: Vec<usize>,
+        /// Distance of neighbouring taps.
+        pub dilations: Vec<usize>,
+        /// Padding before x on each spatial axis, then behind it on each.
+        pub pads: Vec<usize>,
+        /// Whether a last window may hang over the padded input: see [`Window`].
+        pub ceil_mode: bool,
+    }
+}
+
+operator_attrs! {
+    /// The gradient of [`AveragePool`]: `dy: T[N, C, outputs..] -> T[N, C, input..]`, T in f32, f64. Each dy, divided by what its
+    /// window divides by, goes to every tap inside.
+    pub struct AveragePoolGradient {
+        /// Size of the window, one a spatial axis.
+        pub kernel: Vec<usize>,
+        /// Distance of neighbouring windows.
+        pub strides: Vec<usize>,
+        /// Distance of neighbouring taps.
+        pub dilations: Vec<usize>,
+        /// Padding before x on each spatial axis, then behind it on each.
+        pub pads: Vec<usize>,
+        /// Whether a last window may hang over the padded input: see [`Window`].
+        pub ceil_mode: bool,
+        /// Whether the zeros of the padding are averaged as well.
+        pub count_include_pad: bool,
+        /// The spatial dimensions of what was pooled.
+        pub input: Vec<usize>,
+    }
+}
+
 macro_rules! window_of {
     ($($name:ident),*) => {$(
         impl $name {
@@ -80,7 +122,7 @@ macro_rules! window_of {
         }
     )*};
 }
-window_of!(MaxPool, AveragePool, LpPool);
+window_of!(MaxPool, AveragePool, LpPool, MaxPoolGradient, AveragePoolGradient);
 
 /// The output's type: x's element type over the windows.
 fn infer_pool(window: Window, ceil: bool, x: &TensorType) -> Result<TensorType, TypeError> {
@@ -171,6 +213,18 @@ impl Operator for MaxPool {
         };
         Ok(vec![y, Tensor::i64(&dims, places.iter().map(index).collect())])
     }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let op = MaxPoolGradient {
+            kernel: self.kernel.clone(),
+            strides: self.strides.clone(),
+            dilations: self.dilations.clone(),
+            pads: self.pads.clone(),
+            ceil_mode: self.ceil_mode,
+        };
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        cx.give(0, |cx| cx.add(op, &[x, dy]))
+    }
 }
 
 /// The first of the largest elements among `cells`; a NaN counts as larger than everything.
@@ -222,9 +276,27 @@ impl Operator for AveragePool {
             if divisors[o] == 0 { 0.0 } else { sum / divisors[o] as f64 }
         })
     }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        cx.give(0, |cx| cx.add(self.transposed(&cx.dims(x)[2..]), &[dy]))
+    }
 }
 
 impl AveragePool {
+    /// The operator of its gradient for an input of these spatial dimensions.
+    pub fn transposed(&self, input: &[usize]) -> AveragePoolGradient {
+        AveragePoolGradient {
+            kernel: self.kernel.clone(),
+            strides: self.strides.clone(),
+            dilations: self.dilations.clone(),
+            pads: self.pads.clone(),
+            ceil_mode: self.ceil_mode,
+            count_include_pad: self.count_include_pad,
+            input: input.to_vec(),
+        }
+    }
+
     /// What each window of one plane divides by, row-major.
     pub fn divisors(&self, input: &[usize], output: &[usize]) -> Vec<usize> {
         let window = self.window();
@@ -239,6 +311,81 @@ impl AveragePool {
             counts.iter().flat_map(|c| (0..output[axis]).map(move |o| c.saturating_mul(along(axis, o)))).collect()
         })
     }
+}
+
+impl Operator for MaxPoolGradient {
+    const NAME: &'static str = "max_pool_gradient";
+
+    fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
+        let ([x, dy], []) = operands(inputs)?;
+        one_float([x, dy])?;
+        check_pooled(&infer_pool(self.window(), self.ceil_mode, x)?, dy)?;
+        Ok(vec![x.clone()])
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
+        let ([x, dy], []) = tensors(inputs)?;
+        let cells = cells(self.window(), &x.dims()[2..], &dy.dims()[2..]);
+        let plane: usize = x.dims()[2..].iter().product();
+        let (xs, ds) = (x.to_f64(), dy.to_f64());
+        let mut dx = vec![0.0; xs.len()];
+        for (i, d) in ds.iter().enumerate() {
+            let (p, o) = (i / cells.len(), i % cells.len());
+            if let Some(at) = first_max(&xs[p * plane..][..plane], &cells[o]) {
+                dx[p * plane + at] += d;
+            }
+        }
+        Ok(vec![Tensor::from_f64(x.dtype(), x.dims(), &dx)])
+    }
+}
+
+impl Operator for AveragePoolGradient {
+    const NAME: &'static str = "average_pool_gradient";
+
+    fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
+        let ([dy], []) = operands(inputs)?;
+        float_only(dy)?;
+        let channels = dy.shape.iter().take(2).cloned();
+        let x = TensorType::new(dy.dtype, channels.chain(self.input.iter().map(|&d| Dim::from(d))));
+        check_pooled(&infer_pool(self.window(), self.ceil_mode, &x)?, dy)?;
+        Ok(vec![x])
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
+        let dims = output_dims(self, inputs)?;
+        let ([dy], []) = tensors(inputs)?;
+        let cells = cells(self.window(), &self.input, &dy.dims()[2..]);
+        let divisors = self.forward().divisors(&self.input, &dy.dims()[2..]);
+        let plane: usize = self.input.iter().product();
+        let mut dx = vec![0.0; dims.iter().product()];
+        for (i, d) in dy.to_f64().iter().enumerate() {
+            let (p, o) = (i / cells.len(), i % cells.len());
+            cells[o].iter().for_each(|at| dx[p * plane + at] += d / divisors[o] as f64);
+        }
+        Ok(vec![Tensor::from_f64(dy.dtype(), &dims, &dx)])
+    }
+}
+
+impl AveragePoolGradient {
+    /// The pooling of which it is the gradient.
+    pub fn forward(&self) -> AveragePool {
+        AveragePool {
+            kernel: self.kernel.clone(),
+            strides: self.strides.clone(),
+            dilations: self.dilations.clone(),
+            pads: self.pads.clone(),
+            ceil_mode: self.ceil_mode,
+            count_include_pad: self.count_include_pad,
+        }
+    }
+}
+
+/// Checks that `dy` has the type of what is pooled.
+fn check_pooled(y: &TensorType, dy: &TensorType) -> Result<(), TypeError> {
+    if y.rank() != dy.rank() {
+        return type_err!("dy of type {dy} is no gradient of {y}");
+    }
+    y.shape.iter().zip(&dy.shape).try_for_each(|(a, b)| same_dim(a, b, "dimensions of the result and of dy"))
 }
 
 impl Operator for LpPool {

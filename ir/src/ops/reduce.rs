@@ -14,8 +14,13 @@
 
 use crate::movement::{check_axis, offset};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
+use crate::ops::cum_sum::CumProd;
+use crate::pointwise::{BinaryFn, CompareFn, UnaryFn};
 use crate::tensor::{indices, strides_of};
-use crate::{DType, Data, Dim, Shape, Tensor, TensorType, attr_enum, operator_attrs, type_err, with_data};
+use crate::{
+    DType, Data, Dim, GradientCx, GradientError, Shape, Tensor, TensorType, ValueId, attr_enum, operator_attrs,
+    type_err, with_data,
+};
 
 attr_enum! {
     /// The function of a [`Reduce`].
@@ -211,6 +216,97 @@ impl Operator for Reduce {
         let few = dims.iter().try_fold(1usize, |a, &d| a.checked_mul(d))? <= crate::movement::MAX_SYMBOLIC;
         let elems = if few { groups(&x.dims, &self.axes).map(of_group).collect::<Option<_>>()? } else { return None };
         Some(vec![SymTensor { dims, elems }])
+    }
+
+    /// Of several equal extremes each gets an equal part, as by PyTorch's `amax`; the norm of zeros has the gradient 0.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let x = cx.operand(0)?;
+        let dims = cx.dims(x);
+        let kept = reduced(&dims, &self.axes, true, &1);
+        cx.give(0, |cx| {
+            let dy = cx.dy()?;
+            let dy = cx.reshape(dy, &kept)?;
+            let y = cx.result(0);
+            match self.kind {
+                ReduceKind::Sum => cx.expand(dy, &dims),
+                ReduceKind::Mean => {
+                    let n: usize = self.axes.iter().map(|&a| dims[a]).product();
+                    let part = cx.scale(dy, 1.0 / n as f64)?;
+                    cx.expand(part, &dims)
+                }
+                ReduceKind::Max | ReduceKind::Min => {
+                    let y = cx.reshape(y, &kept)?;
+                    let is_extreme = cx.pointwise(&[x, y], |p, v| {
+                        let equal = p.compare(CompareFn::Eq, v[0], v[1]);
+                        p.cast(equal, p.type_of(v[0]))
+                    })?;
+                    let count = cx.reduce(ReduceKind::Sum, is_extreme, &self.axes, true)?;
+                    let part = cx.binary(BinaryFn::Div, dy, count)?;
+                    cx.mul(is_extreme, part)
+                }
+                ReduceKind::Prod => {
+                    let others = self.products_of_others(cx, x)?;
+                    cx.mul(others, dy)
+                }
+                ReduceKind::L1 => cx.pointwise(&[x, dy], |p, v| {
+                    let sign = p.unary(UnaryFn::Sign, v[0]);
+                    p.binary(BinaryFn::Mul, sign, v[1])
+                }),
+                ReduceKind::L2 => {
+                    let y = cx.reshape(y, &kept)?;
+                    cx.pointwise(&[x, y, dy], |p, v| {
+                        let zero = p.constant(p.type_of(v[1]), 0.0);
+                        let flat = p.compare(CompareFn::Eq, v[1], zero);
+                        let direction = p.binary(BinaryFn::Div, v[0], v[1]);
+                        let d = p.binary(BinaryFn::Mul, direction, v[2]);
+                        p.select(flat, zero, d)
+                    })
+                }
+                ReduceKind::LogSum => {
+                    let y = cx.reshape(y, &kept)?;
+                    // 1 / sum x
+                    let part = cx.pointwise(&[y, dy], |p, v| {
+                        let inverse = p.unary(UnaryFn::Neg, v[0]);
+                        let inverse = p.unary(UnaryFn::Exp, inverse);
+                        p.binary(BinaryFn::Mul, inverse, v[1])
+                    })?;
+                    cx.expand(part, &dims)
+                }
+                ReduceKind::LogSumExp => {
+                    let y = cx.reshape(y, &kept)?;
+                    cx.pointwise(&[x, y, dy], |p, v| {
+                        let share = p.binary(BinaryFn::Sub, v[0], v[1]);
+                        let share = p.unary(UnaryFn::Exp, share);
+                        p.binary(BinaryFn::Mul, share, v[2])
+                    })
+                }
+                ReduceKind::SumSquare => cx.pointwise(&[x, dy], |p, v| {
+                    let twice = p.binary_const(BinaryFn::Mul, v[0], 2.0);
+                    p.binary(BinaryFn::Mul, twice, v[1])
+                }),
+            }
+        })
+    }
+}
+
+impl Reduce {
+    /// The product of all elements but each itself, along the reduced axes: what comes before it times what comes behind. Unlike
+    /// `y / x` it is right where elements are 0.
+    fn products_of_others(&self, cx: &mut GradientCx<'_>, x: ValueId) -> Result<ValueId, GradientError> {
+        let dims = cx.dims(x);
+        let kept: Vec<usize> = (0..dims.len()).filter(|a| !self.axes.contains(a)).collect();
+        let perm = [&kept[..], &self.axes].concat();
+        let permuted: Vec<usize> = perm.iter().map(|&a| dims[a]).collect();
+        let product = |axes: &[usize]| axes.iter().map(|&a| dims[a]).product::<usize>();
+        let rows = cx.transpose(x, &perm)?;
+        let rows = cx.reshape(rows, &[product(&kept), product(&self.axes)])?;
+        let before = cx.add(CumProd { axis: 1, exclusive: true, reverse: false }, &[rows])?;
+        let behind = cx.add(CumProd { axis: 1, exclusive: true, reverse: true }, &[rows])?;
+        let others = cx.mul(before, behind)?;
+        let others = cx.reshape(others, &permuted)?;
+        let mut inverse = vec![0; perm.len()];
+        perm.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
+        cx.transpose(others, &inverse)
     }
 }
 

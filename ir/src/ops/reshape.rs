@@ -5,7 +5,7 @@
 use crate::movement::{check_shape, may_equal, pick_symbolic, product, sizes};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::tensor::strides_of;
-use crate::{Dim, Layout, Tensor, TensorType, attr_enum, operator_attrs, type_err};
+use crate::{Dim, GradientCx, GradientError, Layout, Tensor, TensorType, attr_enum, operator_attrs, type_err};
 
 operator_attrs! {
     /// The same elements under another shape: `x: T[..] -> T[shape]`, any type. Source: ONNX Reshape-14.
@@ -75,6 +75,11 @@ impl Operator for Reshape {
         let strides = strides_of(&dims);
         if same { Some(vec![pick_symbolic(x, &dims, |i| crate::movement::offset(i, &strides))?]) } else { None }
     }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        cx.give(0, |cx| cx.reshape(dy, &cx.dims(x)))
+    }
 }
 
 impl Operator for Identity {
@@ -94,6 +99,10 @@ impl Operator for Identity {
         let [x] = operands(inputs).ok()?;
         Some(vec![x.clone()])
     }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        cx.give(0, |cx| cx.dy())
+    }
 }
 
 impl Operator for Relayout {
@@ -110,6 +119,10 @@ impl Operator for Relayout {
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
         let [x] = operands(inputs)?;
         Ok(vec![x.clone()])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        cx.give(0, |cx| cx.dy())
     }
 }
 

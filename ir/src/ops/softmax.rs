@@ -12,7 +12,9 @@
 
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{around, axis_of, one_float, operands, output_dims, tensors};
-use crate::{Tensor, TensorType, operator_attrs};
+use crate::ops::reduce::ReduceKind;
+use crate::pointwise::{BinaryFn, UnaryFn};
+use crate::{GradientCx, GradientError, Tensor, TensorType, operator_attrs};
 
 operator_attrs! {
     /// See the [module](self).
@@ -85,6 +87,19 @@ impl Operator for Softmax {
             line.iter_mut().for_each(|x| *x /= sum);
         })
     }
+
+    /// `dx = y * (dy - sum(y * dy))`.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        cx.give(0, |cx| {
+            let (y, dy) = (cx.result(0), cx.dy()?);
+            let weighted = cx.mul(y, dy)?;
+            let sum = cx.reduce(ReduceKind::Sum, weighted, &[self.axis], true)?;
+            cx.pointwise(&[y, dy, sum], |p, v| {
+                let rest = p.binary(BinaryFn::Sub, v[1], v[2]);
+                p.binary(BinaryFn::Mul, v[0], rest)
+            })
+        })
+    }
 }
 
 impl Operator for LogSoftmax {
@@ -99,6 +114,19 @@ impl Operator for LogSoftmax {
             let m = maximum(line);
             let log_sum = line.iter().map(|x| (x - m).exp()).sum::<f64>().ln();
             line.iter_mut().for_each(|x| *x = *x - m - log_sum);
+        })
+    }
+
+    /// `dx = dy - e^y * sum(dy)`.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        cx.give(0, |cx| {
+            let (y, dy) = (cx.result(0), cx.dy()?);
+            let sum = cx.reduce(ReduceKind::Sum, dy, &[self.axis], true)?;
+            cx.pointwise(&[y, dy, sum], |p, v| {
+                let share = p.unary(UnaryFn::Exp, v[0]);
+                let share = p.binary(BinaryFn::Mul, share, v[2]);
+                p.binary(BinaryFn::Sub, v[1], share)
+            })
         })
     }
 }

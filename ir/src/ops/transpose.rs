@@ -9,7 +9,7 @@
 use crate::movement::{check_len, offset, pick, pick_symbolic};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::tensor::strides_of;
-use crate::{Tensor, TensorType, operator_attrs, type_err};
+use crate::{GradientCx, GradientError, Tensor, TensorType, operator_attrs, type_err};
 
 operator_attrs! {
     /// `x: T[..] -> T[x.shape permuted]`, any type.
@@ -55,6 +55,15 @@ impl Operator for Transpose {
         self.infer(&[Some(&x.ty())]).ok()?;
         let strides = self.strides(&x.dims);
         Some(vec![pick_symbolic(x, &self.dims(&x.dims), |i| offset(i, &strides))?])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let mut inverse = vec![0; self.perm.len()];
+        self.perm.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
+        cx.give(0, |cx| {
+            let dy = cx.dy()?;
+            cx.transpose(dy, &inverse)
+        })
     }
 }
 
