@@ -183,7 +183,13 @@ impl<'s, 'a> LowerCx<'s, 'a> {
     pub(super) fn for_node(level: &'s mut LevelState<'a>, node: NodeId) -> Result<Self, LowerError> {
         let graph = level.set.graph;
         let operands = graph.operands(node).into_iter().map(|v| v.map(|v| operand_of(level.set, v)).transpose());
-        let operands = operands.collect::<Result<Vec<_>, _>>()?;
+        let operands = operands.collect::<Result<Vec<Option<Operand>>, _>>()?;
+        for operand in operands.iter().flatten() {
+            let bytes = operand.elems() * operand.dtype.bytes();
+            if bytes > super::MAX_EXPANDED && operand.constant().is_some_and(|c| c.splat_value().is_some()) {
+                return Err(LowerError::TooMuchExpanded { node: node_name(graph, node), bytes });
+            }
+        }
         let outputs = graph.results(node).map(|v| operand_of(level.set, v)).collect::<Result<Vec<_>, _>>()?;
         let types: Vec<Option<TensorType>> = operands.iter().map(|o| o.as_ref().map(Operand::ty)).collect();
         let types: Vec<Option<&TensorType>> = types.iter().map(Option::as_ref).collect();

@@ -16,10 +16,14 @@ use nncc_ir::{BLOCK, DType, HALF_BLOCK, Layout, Pointwise, Tensor, padded_channe
 /// Outer loops as (count, stride in x, stride in y), inner elements, and where x and y begin.
 type Part = ([(usize, usize, usize); 2], usize, [usize; 2]);
 
+/// The longest axis that is resized. Its tables are constants of the library, up to 64 bytes an element and 200 while they are
+/// made, and the length may be any number that a model file names.
+const LONGEST: usize = 1 << 18;
+
 /// Lowers a resize.
 ///
 /// # Errors
-/// A blocked value that is resized along batch or channels.
+/// A blocked value that is resized along batch or channels; an axis beyond [`LONGEST`].
 pub fn lower(op: &Resize, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     let (x, y) = (cx.input(0)?, cx.output(0));
     if x.layout != y.layout {
@@ -40,8 +44,17 @@ pub fn lower(op: &Resize, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
 }
 
 fn lower_axes(op: &Resize, x: &Operand, y: &Operand, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
-    let tables: Vec<Table> = x.dims.iter().zip(&y.dims).enumerate().map(|(a, (&d, &n))| op.table(a, d, n)).collect();
-    let mut axes: Vec<usize> = (0..x.rank()).filter(|&a| !tables[a].is_identity(x.dims[a])).collect();
+    let mut tables: Vec<Option<Table>> = vec![None; x.rank()];
+    for (axis, (&len, &n)) in x.dims.iter().zip(&y.dims).enumerate() {
+        if op.keeps(axis, len, n) {
+            continue;
+        }
+        if len.max(n) > LONGEST {
+            return Err(cx.unsupported(format!("an axis from {len} to {n} elements, {LONGEST} are possible")));
+        }
+        tables[axis] = Some(op.table(axis, len, n)).filter(|table| !table.is_identity(len));
+    }
+    let mut axes: Vec<usize> = (0..x.rank()).filter(|&a| tables[a].is_some()).collect();
     // By growth n / d, compared as products; later axes first among equals.
     axes.sort_by(|&a, &b| (y.dims[a] * x.dims[b]).cmp(&(y.dims[b] * x.dims[a])).then(b.cmp(&a)));
     if x.layout == Layout::Blocked && axes.iter().any(|&a| a < 2) {
@@ -52,6 +65,7 @@ fn lower_axes(op: &Resize, x: &Operand, y: &Operand, cx: &mut LowerCx<'_, '_>) -
     }
     let mut now = x.clone();
     for (i, &axis) in axes.iter().enumerate() {
+        let Some(table) = &tables[axis] else { continue };
         let next = if i + 1 == axes.len() {
             y.clone()
         } else {
@@ -59,7 +73,7 @@ fn lower_axes(op: &Resize, x: &Operand, y: &Operand, cx: &mut LowerCx<'_, '_>) -
             dims[axis] = y.dims[axis];
             cx.temporary(x.dtype, &dims, x.layout)?
         };
-        lower_axis(op, axis, &tables[axis], &now, &next, cx)?;
+        lower_axis(op, axis, table, &now, &next, cx)?;
         now = next;
     }
     Ok(())
@@ -210,5 +224,27 @@ mod tests {
         }
         let x = Tensor::from_i64(DType::U8, &[1, 4], &[0, 64, 128, 255]);
         check_resize(resize(ResizeMode::Linear, Coordinate::AlignCorners, &[1, 7]), &x, Layout::RowMajor);
+    }
+
+    /// Tables are constants: a length out of a file must not make them as large as it likes.
+    #[test]
+    fn long_axes_are_refused_unless_they_stay() {
+        let lowered = |x: &[usize], y: &[usize]| {
+            let mut g = Graph::new("long");
+            let v = g.add_input("x", nncc_ir::TensorType::fixed(DType::F32, x));
+            let op = resize(ResizeMode::Nearest, Coordinate::Asymmetric, y);
+            let y = g.add1(op, &[v], Origin::named("resize"), "y").unwrap();
+            g.add_output("y", y);
+            let plan = crate::lower::Separate::plan(&g).expect("a graph that can be planned");
+            let set = crate::lower::SetSource { graph: &g, plan: &plan };
+            let targets = [crate::target::Target::x86_64_v3()];
+            crate::lower::lower_any_layout("long", &[set], &targets, &crate::lower::Algorithms::default()).map(|_| ())
+        };
+        assert_eq!(lowered(&[1, 1 << 31, 2], &[1, 1 << 31, 4]), Ok(()));
+        assert_eq!(lowered(&[1, 1, LONGEST], &[1, 1, LONGEST / 2]), Ok(()));
+        let Err(e) = lowered(&[1, 4, 4], &[1, (1 << 31) + 4, 4]) else { panic!("a table of 16 GB") };
+        let text =
+            "unsupported: resize: an axis from 4 to 2147483652 elements, 262144 are possible\n  --> node \"resize\"";
+        assert_eq!(e.to_string(), text);
     }
 }

@@ -121,6 +121,11 @@ impl Resize {
         self.scales.get(axis).copied().unwrap_or(n as f64 / len as f64)
     }
 
+    /// Whether `axis` stays as it is whatever the elements: told without a table, which is as long as the axis.
+    pub fn keeps(&self, axis: usize, len: usize, n: usize) -> bool {
+        len == n && self.scale(axis, len, n) == 1.0 && self.coordinate != Coordinate::TfCropAndResize
+    }
+
     /// What happens along `axis`, for `len > 0` inputs and `n` outputs; the operator is one that [`Operator::infer`] accepts.
     pub fn table(&self, axis: usize, len: usize, n: usize) -> Table {
         let scale = self.scale(axis, len, n);
@@ -396,6 +401,21 @@ mod tests {
         let y = op.eval(&[Some(&x)]).unwrap()[0].to_f64();
         assert_eq!(y[4..], [2.0, 2.5, 3.5, 4.0]);
         assert!(op.table(0, 2, 2).is_identity(2));
+    }
+
+    #[test]
+    fn an_axis_that_is_kept_has_the_identity_as_its_table() {
+        use Coordinate::*;
+        for coordinate in [HalfPixel, HalfPixelSymmetric, PytorchHalfPixel, AlignCorners, Asymmetric, TfCropAndResize] {
+            for mode in [ResizeMode::Nearest, ResizeMode::Linear, ResizeMode::Cubic] {
+                for (antialias, len) in [(false, 1), (true, 2), (false, 3), (true, 7)] {
+                    let op = Resize { antialias, ..resize(mode, coordinate, 1.0, len) };
+                    assert_eq!(op.keeps(0, len, len), coordinate != TfCropAndResize);
+                    assert!(coordinate == TfCropAndResize || op.table(0, len, len).is_identity(len), "{op:?}");
+                    assert!(!op.keeps(0, len, len + 1));
+                }
+            }
+        }
     }
 
     #[test]
