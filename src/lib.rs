@@ -12,7 +12,7 @@
 //! ```
 //!
 //! This crate is a facade: the stages are the crates [`nncc_frontend`] (ONNX), [`nncc_ir`] (the graph), [`nncc_passes`],
-//! [`nncc_codegen`] and [`nncc_runtime`]. A program that only runs compiled libraries depends on `nncc-runtime` alone.
+//! [`nncc_codegen`] and [`nncc_runtime`], and what surrounds training, [`nncc_train`]. A program that only runs compiled libraries depends on `nncc-runtime` alone.
 //!
 //! | module | holds |
 //! |---|---|
@@ -25,7 +25,6 @@
 //! | [`verify`] | a library against the reference evaluator |
 //! | `error` | everything that can go wrong, with the blame in the type |
 
-pub mod arrays;
 mod compiler;
 mod error;
 pub mod inspect;
@@ -39,4 +38,5 @@ pub use error::Error;
 pub use model::{Bound, Model, StepTrace};
 pub use nncc_ir::{DType, Tensor};
 pub use nncc_passes::OptLevel;
+pub use nncc_train::arrays;
 pub use plan::{Block, Plan};

@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("passes", &["ir"]),
     ("codegen", &["ir", "passes"]),
     ("runtime", &[]),
+    ("train", &["ir"]),
     ("simulator", &[]), // of tests
 ];
 

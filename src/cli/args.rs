@@ -1,7 +1,7 @@
 //! The command line: every flag, declared once. Help, parsing and checking follow from it (clap's derive).
 
-use super::picture::{Crop, Filter, Order, Preparation};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use nncc_train::picture::{Crop, Filter, Order, Preparation};
 use std::path::PathBuf;
 
 /// Compiles an ONNX model into one self-contained native library

@@ -1,8 +1,8 @@
 //! Tensors for a model's inputs, from files: `.npy` as they are, pictures prepared for the input's shape.
 
 use super::args::Inputs;
-use super::picture;
 use nncc::{Error, Tensor, arrays};
+use nncc_train::picture;
 use std::collections::BTreeMap;
 use std::path::Path;
 

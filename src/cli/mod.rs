@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`args`] | every flag |
 //! | `compile`, `run`, `inspect`, `bench`, `verify` | the subcommands |
-//! | `inputs`, [`picture`] | tensors from files |
+//! | `inputs` | tensors from files |
 //! | `profile`, `page` | time by fused node, as a table and as a page |
 //! | `progress` | what a terminal shows while something large compiles |
 //!
@@ -17,7 +17,6 @@ mod compile;
 mod inputs;
 mod inspect;
 mod page;
-mod picture;
 mod profile;
 mod progress;
 mod run;

@@ -8,12 +8,14 @@
 //! that it antialiases), in fixed point with 22 fractional bits, rounded to 8 bits after each of the two directions,
 //! columns first (Pillow, `src/libImaging/Resample.c`). Training pipelines use it, so that a network expects its pixels.
 
-use clap::ValueEnum;
 use nncc_ir::Tensor;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The part of a picture that is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
 pub enum Crop {
     /// The largest centred part with the input's aspect ratio.
     Center,
@@ -22,7 +24,9 @@ pub enum Crop {
 }
 
 /// Pillow's resampling filters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
 pub enum Filter {
     /// Cubic convolution with a = -0.5 (Keys 1981), support 2.
     Bicubic,
@@ -33,7 +37,9 @@ pub enum Filter {
 }
 
 /// The order of the three colours in the channel axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// Red first.
     Rgb,
@@ -59,24 +65,63 @@ pub struct Preparation {
 /// Reads the picture at `path` for an input of these dimensions: `[N,C,H,W]`, or `[N,H,W,C]` when only the last axis can be
 /// colours; C is 1 or 3, N is 1, and `None` stands for a dimension that the picture decides.
 pub fn read(path: &Path, dims: &[Option<usize>], prep: &Preparation) -> Result<Tensor, String> {
-    let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let bytes = std::fs::read(path).map_err(|e| fail(&e))?;
-    let image = if bytes.starts_with(b"\x89PNG") {
-        decode_png(&bytes)
-    } else if bytes.starts_with(b"\xff\xd8") {
-        decode_jpeg(&bytes)
-    } else {
-        Err("neither a .npy file nor a PNG or JPEG picture".into())
-    };
-    image.and_then(|image| tensor(&image, dims, prep)).map_err(|e| fail(&e))
+    let image = Rgb::open(path)?;
+    tensor(&image, dims, prep).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// A picture: rows of red, green, blue, 8 bits each.
-#[derive(Clone)]
-struct Rgb {
-    height: usize,
-    width: usize,
-    pixels: Vec<[u8; 3]>,
+#[derive(Clone, Debug)]
+pub struct Rgb {
+    /// Rows.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+    /// Row after row.
+    pub pixels: Vec<[u8; 3]>,
+}
+
+impl Rgb {
+    /// Reads a PNG or JPEG file; the error names it.
+    pub fn open(path: &Path) -> Result<Rgb, String> {
+        let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let bytes = std::fs::read(path).map_err(|e| fail(&e))?;
+        Rgb::decode(&bytes).map_err(|e| fail(&e))
+    }
+
+    /// A picture from a PNG or JPEG file's bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+        if bytes.starts_with(b"\x89PNG") {
+            decode_png(bytes)
+        } else if bytes.starts_with(b"\xff\xd8") {
+            decode_jpeg(bytes)
+        } else {
+            Err("neither a PNG nor a JPEG picture".into())
+        }
+    }
+
+    /// The picture cut and resized to `h x w`, one plane of 8 bits a channel: `[channels, h, w]`, channels 1 (luma) or 3.
+    pub fn fitted(
+        &self,
+        channels: usize,
+        (h, w): (usize, usize),
+        crop: Crop,
+        filter: Filter,
+        order: Order,
+    ) -> Result<Vec<u8>, String> {
+        if h == 0 || w == 0 || self.pixels.is_empty() {
+            return Err("a picture without pixels".into());
+        }
+        let cropped;
+        let part = match crop {
+            Crop::Center => {
+                cropped = center_crop(self, h, w);
+                &cropped
+            }
+            Crop::None => self,
+        };
+        let planes = planes(part, channels == 1, order);
+        Ok(planes.iter().flat_map(|plane| resize(plane, (h, w), filter).pixels).collect())
+    }
 }
 
 /// The most pixels of a picture: where Pillow calls one a decompression bomb. A file of a few bytes may promise 2^62.
@@ -144,20 +189,10 @@ fn tensor(image: &Rgb, dims: &[Option<usize>], prep: &Preparation) -> Result<Ten
         }
     }
     let (h, w) = (height.unwrap_or(image.height), width.unwrap_or(image.width));
-    if h == 0 || w == 0 || image.pixels.is_empty() {
-        return Err("a picture without pixels".into());
-    }
-    let cropped = match prep.crop {
-        Crop::Center => center_crop(image, h, w),
-        Crop::None => image.clone(),
-    };
-    let mut planes = planes(&cropped, channels == 1, prep.order);
-    for p in &mut planes {
-        *p = resize(p, (h, w), prep.resize);
-    }
+    let pixels = image.fitted(channels, (h, w), prep.crop, prep.resize, prep.order)?;
     let value = |ch: usize, i: usize| {
         let pick = |v: &[f32]| v[if v.len() == 1 { 0 } else { ch }];
-        (f32::from(planes[ch].pixels[i]) - pick(&prep.mean)) * pick(&prep.scale)
+        (f32::from(pixels[ch * h * w + i]) - pick(&prep.mean)) * pick(&prep.scale)
     };
     Ok(if channels_last {
         let v = (0..h * w).flat_map(|i| (0..channels).map(move |ch| (ch, i))).map(|(ch, i)| value(ch, i)).collect();

@@ -27,6 +27,11 @@ impl ArrayError {
     fn new(path: &Path, reason: impl ToString) -> ArrayError {
         ArrayError { path: path.display().to_string(), reason: reason.to_string() }
     }
+
+    /// What is wrong, without the file's name.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 /// Tries one element type after the other until the file's descriptor fits: `$attempt` is an expression over the type
