@@ -291,7 +291,7 @@ impl Compiler {
     }
 
     fn import_options(&self, dims: BTreeMap<String, i64>) -> ImportOptions {
-        ImportOptions { dims, fixed: self.fixed.clone(), shapes: self.shapes.clone() }
+        ImportOptions { dims, fixed: self.fixed.clone(), shapes: self.shapes.clone(), keep_dropouts: false }
     }
 
     /// One target for each CPU level that the library shall carry.

@@ -34,12 +34,15 @@ const VALUE_BYTES: u64 = 1 << 40;
 /// The graph that is being built.
 pub(crate) struct Builder {
     pub(crate) graph: Graph,
+    /// Whether Dropouts stay in the graph; how many there are.
+    pub(crate) keep_dropouts: bool,
+    pub(crate) dropouts: usize,
     fold_left: usize,
 }
 
 impl Builder {
-    pub(crate) fn new(name: &str) -> Builder {
-        Builder { graph: Graph::new(name), fold_left: FOLD_TOTAL }
+    pub(crate) fn new(name: &str, keep_dropouts: bool) -> Builder {
+        Builder { graph: Graph::new(name), keep_dropouts, dropouts: 0, fold_left: FOLD_TOTAL }
     }
 
     /// Takes `elems` from the budget for constants that an import makes up.

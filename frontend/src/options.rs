@@ -16,6 +16,9 @@ pub struct ImportOptions {
     pub fixed: BTreeMap<String, Tensor>,
     /// Shapes for inputs whose shape the model does not declare or declares with symbols.
     pub shapes: BTreeMap<String, Vec<Dim>>,
+    /// Whether Dropouts of the model, in whatever mode, stay in the graph, each with a stream of its own, so that the graph can
+    /// be trained. They drop nothing until they get a seed: see [`nncc_ir::ops::dropout`].
+    pub keep_dropouts: bool,
 }
 
 /// Operators in a declared dimension (`2*N+1`) up to which it is read as an expression. Files have one or two; the limit keeps

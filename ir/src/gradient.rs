@@ -56,6 +56,11 @@ pub fn node_gradients(
 ) -> Result<Vec<Option<ValueId>>, GradientError> {
     let operands = graph.operands(node);
     let results: Vec<ValueId> = graph.results(node).collect();
+    let upstream: Vec<Option<ValueId>> =
+        upstream.iter().map(|d| d.filter(|d| graph.ty(*d).elems() != Some(0))).collect();
+    if upstream.iter().all(Option::is_none) {
+        return Ok(vec![None; operands.len()]); // nothing depends on results without elements
+    }
     for v in operands.iter().flatten().chain(&results) {
         if graph.ty(*v).dims().is_none() {
             return Err(GradientError::UnknownShape(graph.ty(*v).clone()));
@@ -64,16 +69,7 @@ pub fn node_gradients(
     let (op, origin) = (graph.op(node).clone(), graph.node(node).origin.clone());
     let name = graph.value(results[0]).name.to_string();
     let given = vec![None; operands.len()];
-    let mut cx = GradientCx {
-        graph,
-        operands,
-        results,
-        upstream: upstream.to_vec(),
-        wanted: wanted.to_vec(),
-        given,
-        origin,
-        name,
-    };
+    let mut cx = GradientCx { graph, operands, results, upstream, wanted: wanted.to_vec(), given, origin, name };
     op.gradient(&mut cx)?;
     Ok(cx.given)
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! identity(x), same-shape reshape, expand, tile; identity transpose, cast, pad, slice; concat or split of one    -> x
+//! dropout without a seed                                                                                         -> x
 //! x * 1, x / 1, x - 0, x + -0, x ^ 1                                                                             -> x
 //! reshape(reshape(x)), transpose(transpose(x))         -> one of them
 //! transpose that only moves axes of length 1           -> reshape
@@ -62,6 +63,7 @@ pub(crate) fn no_op(g: &Graph, n: NodeId) -> Found {
             Op::Pad(p) => p.before.iter().chain(&p.after).all(|&p| p == 0),
             Op::Slice(s) => s.steps.iter().all(|&s| s == 1), // equal lengths: everything is taken
             Op::Concat(_) => g.operands(n).len() == 1,
+            Op::Dropout(_) => operand(g, n, 1).is_err(), // without a seed
             Op::Split(_) => true,
             Op::Reduce(r) => {
                 use ReduceKind::{Max, Mean, Min, Prod, Sum};

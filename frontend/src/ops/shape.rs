@@ -443,20 +443,28 @@ fn space_to_depth(n: &mut NodeCx<'_>) -> Imported {
 
 // ---- nothing ------------------------------------------------------------------------------------------------------------
 
-/// At inference the operand passes and the mask is all ones: bool since opset 10, of the operand's type before.
+/// At inference the operand passes and the mask is all ones: bool since opset 10, of the operand's type before. For training
+/// the operator stays, if all of it is used that can be trained: not the mask.
 fn dropout(n: &mut NodeCx<'_>) -> Imported {
     let x = n.operand(0, "data")?;
-    if n.version >= 12
-        && let Some(training) = n.optional(2)
-        && n.known_i64(&training, "training_mode")? != 0
-    {
-        let ratio = match n.optional(1) {
-            Some(r) => n.known_tensor(&r, "ratio")?.to_f64().first().copied().unwrap_or(0.5),
-            None => 0.5,
-        };
-        if ratio != 0.0 {
-            return n.unsupported("in training mode");
-        }
+    let given = n.version >= 12;
+    let training = match n.optional(2).filter(|_| given) {
+        Some(training) => n.known_i64(&training, "training_mode")? != 0,
+        None => false,
+    };
+    // The operand of a Dropout that does nothing may be anything.
+    let ratio = match n.optional(1).filter(|_| given && (training || n.builder.keep_dropouts)) {
+        Some(r) => n.known_tensor(&r, "ratio")?.to_f64().first().copied().unwrap_or(0.5),
+        None if given => 0.5,
+        None => n.float("ratio", 0.5)?,
+    };
+    if n.builder.keep_dropouts && !n.wants(1) && n.dtype(&x).is_float() {
+        let stream = n.builder.dropouts;
+        n.builder.dropouts += 1;
+        return Ok(vec![n.emit(nncc_ir::ops::dropout::Dropout { ratio, whole_channels: false, stream }, &[&x])?]);
+    }
+    if training && ratio != 0.0 {
+        return n.unsupported("in training mode");
     }
     let mut outputs = vec![x.clone()];
     if n.wants(1) {

@@ -297,9 +297,18 @@ mod tests {
             seen.extend(g.node_ids().map(|n| g.op(n).name()));
         }
         let missing: Vec<&&str> = Op::NAMES.iter().filter(|n| !seen.contains(**n)).collect();
-        // Passes make these, but for einsum, whose equations are cases of their own.
-        let made =
-            ["conv_weight_gradient", "relayout", "max_pool_gradient", "average_pool_gradient", "einsum", "fused"];
+        // Passes and training make these, but for einsum, whose equations are cases of their own.
+        let made = [
+            "conv_weight_gradient",
+            "relayout",
+            "max_pool_gradient",
+            "average_pool_gradient",
+            "batch_norm_training",
+            "dropout",
+            "einsum",
+            "resize_gradient",
+            "fused",
+        ];
         assert_eq!(missing, made.iter().collect::<Vec<_>>());
     }
 }

@@ -134,7 +134,7 @@ operator_attrs! {
 
 /// Implements an activation of one operand from its program.
 macro_rules! activation {
-    ($name:ident, $text:literal, $takes:expr, |$op:ident, $p:ident, $x:ident| $body:expr) => {
+    ($name:ident, $text:literal, $takes:expr, |$op:ident, $p:ident, $x:ident| $body:expr $(, gradient: $gradient:path)?) => {
         impl Operator for $name {
             const NAME: &'static str = $text;
 
@@ -159,6 +159,10 @@ macro_rules! activation {
                     $body
                 }))
             }
+
+            $(fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+                $gradient(cx)
+            })?
         }
     };
 }
@@ -212,7 +216,7 @@ activation!(HardSwish, "hard_swish", DType::is_float, |_op, p, x| {
     p.binary(BinaryFn::Mul, x, gate)
 });
 
-activation!(Softplus, "softplus", DType::is_float, |_op, p, x| softplus(p, x));
+activation!(Softplus, "softplus", DType::is_float, |_op, p, x| softplus(p, x), gradient: softplus_gradient);
 
 activation!(Softsign, "softsign", DType::is_float, |_op, p, x| {
     let d = p.unary(UnaryFn::Abs, x);
@@ -290,6 +294,17 @@ fn softplus(p: &mut Pointwise, x: Ref) -> Ref {
     let e = p.unary(UnaryFn::Exp, e);
     let tail = p.unary(UnaryFn::Log1p, e);
     p.binary(BinaryFn::Add, positive, tail)
+}
+
+/// `dy * sigmoid(x)`: the two kinks at 0 that the program has compensate each other, and their derivatives would not.
+fn softplus_gradient(cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+    let (x, dy) = (cx.operand(0)?, cx.dy()?);
+    cx.give(0, |cx| {
+        cx.pointwise(&[x, dy], |p, v| {
+            let slope = p.unary(UnaryFn::Sigmoid, v[0]);
+            p.binary(BinaryFn::Mul, v[1], slope)
+        })
+    })
 }
 
 /// Types of operands of which the first gives the shape and the others broadcast to it.

@@ -9,7 +9,7 @@
 use crate::movement::{check_axis, check_shape, may_equal, offset, pick, pick_symbolic, sizes, unify};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::tensor::strides_of;
-use crate::{Dim, Tensor, TensorType, operator_attrs, type_err};
+use crate::{Dim, GradientCx, GradientError, Tensor, TensorType, ValueId, operator_attrs, type_err};
 
 operator_attrs! {
     /// One or more operands of one type, equal but along `axis`: `x: T[..d_i..]... -> T[..sum d_i..]`, any type.
@@ -74,6 +74,14 @@ impl Operator for Concat {
         *dims.get_mut(self.axis)? = xs.iter().map(|x| x.dims.get(self.axis)).sum::<Option<usize>>()?;
         let parts: Vec<(&[usize], &[Dim])> = xs.iter().map(|x| (&x.dims[..], &x.elems[..])).collect();
         Some(vec![SymTensor { dims, elems: join(&parts, self.axis, 1) }])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let dy = cx.dy()?;
+        let operands: Vec<ValueId> = (0..cx.operand_count()).filter_map(|i| cx.optional(i)).collect();
+        let sizes = operands.iter().map(|v| Dim::from(cx.dims(*v)[self.axis])).collect();
+        let parts = cx.node(Split { axis: self.axis, sizes }, &[Some(dy)])?;
+        (0..operands.len()).try_for_each(|i| cx.give(i, |_| Ok(ValueId { node: parts, out: i as u32 })))
     }
 }
 
@@ -145,6 +153,11 @@ impl Operator for Split {
             if fits { pick_symbolic(x, &dims, |i| offset(i, &strides) + begin * strides[self.axis]) } else { None }
         };
         self.parts().ok()?.into_iter().map(part).collect()
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let parts = (0..cx.result_count()).map(|i| cx.upstream_or_zeros(i)).collect::<Result<Vec<_>, _>>()?;
+        cx.give(0, |cx| cx.add(Concat { axis: self.axis }, &parts))
     }
 }
 

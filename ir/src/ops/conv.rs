@@ -270,6 +270,9 @@ impl Operator for ConvTranspose {
         let (x, w, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
         let kernel = cx.dims(w)[2..].to_vec();
         cx.give(2, |cx| sum_channels(cx, dy))?;
+        if cx.dims(x).contains(&0) {
+            return Ok(()); // y is the bias alone
+        }
         // The convolution from y back to x. With an output padding of a stride or more it would have more windows than x has
         // elements: then it sees less of the padding behind y, or of y itself, where only the bias stands.
         let spatial = kernel.len();

@@ -10,7 +10,7 @@
 use crate::movement::check_axis;
 use crate::op::{EvalError, Operator, TypeError, operands};
 use crate::tensor::{indices, strides_of};
-use crate::{DType, Tensor, TensorType, operator_attrs, type_err};
+use crate::{DType, GradientCx, GradientError, Tensor, TensorType, operator_attrs, type_err};
 
 operator_attrs! {
     /// `x: T[..] -> T[..]`, any number type.
@@ -86,6 +86,12 @@ impl Operator for CumSum {
             Tensor::from_i64(x.dtype(), x.dims(), &v)
         }])
     }
+
+    /// The sum from the other end.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let dy = cx.dy()?;
+        cx.give(0, |cx| cx.add(CumSum { reverse: !self.reverse, ..self.clone() }, &[dy]))
+    }
 }
 
 impl Operator for CumProd {
@@ -108,6 +114,11 @@ impl Operator for CumProd {
             self.walk().run(x.dims(), &mut v, 1, i64::wrapping_mul);
             Tensor::from_i64(x.dtype(), x.dims(), &v)
         }])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let way = "where all elements are positive, exp(cum_sum(log(x))) is the same and has one";
+        if cx.wants(0) { Err(GradientError::Unsupported(Some(way))) } else { Ok(()) }
     }
 }
 

@@ -11,7 +11,7 @@
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{one_dtype, output_dims};
 use crate::tensor::{indices, strides_of};
-use crate::{DType, Dim, Shape, Tensor, TensorType, operator_attrs, type_err};
+use crate::{DType, Dim, GradientCx, GradientError, Shape, Tensor, TensorType, ValueId, operator_attrs, type_err};
 
 operator_attrs! {
     /// `xs: T[..].. -> T[..]`, any number type; floating-point sums are in f64, integers wrap.
@@ -205,6 +205,45 @@ impl Operator for Einsum {
         }
         let loops = self.loops(&given).ok()?;
         loops.sizes.iter().try_fold(1u64, |p, d| p.checked_mul(d.size()? as u64))
+    }
+
+    /// Again an Einstein sum: of dy and the other operands over the loops that this operand does not have. A loop that only this
+    /// operand has repeats the result; an axis of size 1 under a longer loop sums it.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let dy = cx.dy()?;
+        let operands: Vec<ValueId> = (0..cx.operand_count()).filter_map(|i| cx.optional(i)).collect();
+        let types: Vec<TensorType> = operands.iter().map(|v| cx.ty(*v).clone()).collect();
+        let loops = self.loops(&types.iter().map(|t| &t.shape[..]).collect::<Vec<_>>())?;
+        let letters: Vec<char> = ('a'..='z').chain('A'..='Z').collect();
+        for k in 0..operands.len() {
+            let own = &loops.operands[k];
+            let is_diagonal = (1..own.len()).any(|i| own[..i].contains(&own[i]));
+            if cx.wants(k) && (is_diagonal || loops.sizes.len() > letters.len()) {
+                return Err(GradientError::Unsupported(Some("no label may occur twice in one operand")));
+            }
+            cx.give(k, |cx| {
+                let others: Vec<usize> = (0..operands.len()).filter(|i| *i != k).collect();
+                let dims = cx.dims(operands[k]);
+                let given =
+                    |l: usize| loops.output.contains(&l) || others.iter().any(|&i| loops.operands[i].contains(&l));
+                let kept = |(l, d): &(&usize, &usize)| given(**l) && loops.sizes[**l] == Dim::from(**d);
+                let result: Vec<usize> = own.iter().zip(&dims).filter(kept).map(|(l, _)| *l).collect();
+                let text = |axes: &[usize]| axes.iter().map(|&l| letters[l]).collect::<String>();
+                let terms: Vec<String> = std::iter::once(&loops.output)
+                    .chain(others.iter().map(|&i| &loops.operands[i]))
+                    .map(|axes| text(axes))
+                    .collect();
+                let equation = format!("{}->{}", terms.join(","), text(&result));
+                let values: Vec<ValueId> = std::iter::once(dy).chain(others.iter().map(|&i| operands[i])).collect();
+                let d = cx.add(Einsum { equation }, &values)?;
+                let mut sizes = cx.dims(d).into_iter();
+                let aligned: Vec<usize> =
+                    own.iter().map(|l| if result.contains(l) { sizes.next().unwrap_or(1) } else { 1 }).collect();
+                let d = cx.reshape(d, &aligned)?;
+                cx.expand(d, &dims)
+            })?;
+        }
+        Ok(())
     }
 }
 

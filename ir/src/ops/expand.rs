@@ -10,8 +10,9 @@
 use crate::broadcast::broadcast_strides;
 use crate::movement::{check_len, check_shape, may_equal, offset, pick, pick_symbolic, sizes};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
+use crate::ops::reduce::ReduceKind;
 use crate::tensor::strides_of;
-use crate::{Dim, Tensor, TensorType, operator_attrs, type_err};
+use crate::{Dim, GradientCx, GradientError, Tensor, TensorType, operator_attrs, type_err};
 
 operator_attrs! {
     /// Broadcast to a shape: `x: T[..] -> T[shape]`, any type.
@@ -61,6 +62,11 @@ impl Operator for Expand {
         let strides = broadcast_strides(&x.dims, &dims);
         Some(vec![pick_symbolic(x, &dims, |i| offset(i, &strides))?])
     }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        cx.give(0, |cx| cx.sum_to(dy, &cx.dims(x)))
+    }
 }
 
 impl Tile {
@@ -96,6 +102,17 @@ impl Operator for Tile {
         self.infer(&[Some(&x.ty())]).ok()?;
         let strides = strides_of(&x.dims);
         Some(vec![pick_symbolic(x, &self.dims(&x.dims)?, |i| wrapped(i, &x.dims, &strides))?])
+    }
+
+    /// The sum over all repetitions.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        cx.give(0, |cx| {
+            let apart: Vec<usize> = self.repeats.iter().zip(cx.dims(x)).flat_map(|(&r, d)| [r, d]).collect();
+            let apart = cx.reshape(dy, &apart)?;
+            let axes: Vec<usize> = (0..self.repeats.len()).map(|a| 2 * a).collect();
+            cx.reduce(ReduceKind::Sum, apart, &axes, false)
+        })
     }
 }
 

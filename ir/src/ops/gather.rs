@@ -11,8 +11,10 @@
 
 use crate::movement::{check_axis, may_equal, offset, pick, pick_symbolic};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
+use crate::ops::concat::Concat;
+use crate::ops::scatter::{ScatterElements, ScatterNd, ScatterReduction};
 use crate::tensor::strides_of;
-use crate::{DType, Tensor, TensorType, operator_attrs, type_err};
+use crate::{DType, GradientCx, GradientError, Tensor, TensorType, operator_attrs, type_err};
 
 operator_attrs! {
     /// `x: T[a.., d, b..], idx: i32|i64[i..] -> T[a.., i.., b..]`, T any type.
@@ -82,6 +84,25 @@ impl Operator for Gather {
         let (dims, source) = self.plan(&x.dims, &idx.dims, at);
         Some(vec![pick_symbolic(x, &dims, source)?])
     }
+
+    /// dy added up where it was read, with the indexed axis in front.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, idx, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
+        cx.give(0, |cx| {
+            let (dims, places) = (cx.dims(x), cx.dims(idx));
+            let (axis, n) = (self.axis, places.len());
+            let chosen = (axis..axis + n).chain(0..axis).chain(axis + n..n + dims.len() - 1);
+            let dy = cx.transpose(dy, &chosen.collect::<Vec<_>>())?;
+            let mut front = dims.clone();
+            front[..=axis].rotate_right(1);
+            let ty = TensorType::fixed(cx.ty(x).dtype, &front);
+            let zeros = cx.zeros(&ty);
+            let idx = cx.reshape(idx, &[&places[..], &[1]].concat())?;
+            let sum = cx.add(ScatterNd { reduction: ScatterReduction::Add }, &[zeros, idx, dy])?;
+            let back: Vec<usize> = (1..=axis).chain([0]).chain(axis + 1..dims.len()).collect();
+            cx.transpose(sum, &back)
+        })
+    }
 }
 
 impl Gather {
@@ -113,6 +134,15 @@ impl Operator for GatherElements {
         let at = elements_offsets(self.axis, x.dims(), idx)?;
         let strides = strides_of(idx.dims());
         Ok(vec![pick(x, idx.dims(), |i| at[offset(i, &strides)])])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, idx, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
+        cx.give(0, |cx| {
+            let ty = cx.ty(x).clone();
+            let zeros = cx.zeros(&ty);
+            cx.add(ScatterElements { axis: self.axis, reduction: ScatterReduction::Add }, &[zeros, idx, dy])
+        })
     }
 }
 
@@ -166,6 +196,25 @@ impl Operator for GatherNd {
         let lead = idx.dims().len() - 1; // axes of the result that the indices give
         let (is, ss) = (strides_of(&dims[..lead]), strides_of(&dims[lead..]));
         Ok(vec![pick(x, &dims, |i| at[offset(&i[..lead], &is)] + offset(&i[lead..], &ss))])
+    }
+
+    /// dy added up where it was read, with the positions on the batch axes as indices like the others.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, idx, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
+        cx.give(0, |cx| {
+            let (ty, mut dims, mut idx) = (cx.ty(x).clone(), cx.dims(idx), idx);
+            if self.batch_dims > 0 {
+                dims.pop();
+                let places: Vec<i64> = crate::tensor::indices(&dims)
+                    .flat_map(|i| i[..self.batch_dims].iter().map(|&i| i as i64).collect::<Vec<_>>())
+                    .collect();
+                dims.push(self.batch_dims);
+                let places = cx.constant(&Tensor::from_i64(cx.ty(idx).dtype, &dims, &places));
+                idx = cx.add(Concat { axis: dims.len() - 1 }, &[places, idx])?;
+            }
+            let zeros = cx.zeros(&ty);
+            cx.add(ScatterNd { reduction: ScatterReduction::Add }, &[zeros, idx, dy])
+        })
     }
 }
 

@@ -7,9 +7,11 @@ use crate::{GradientCx, GradientError, Pointwise, SymTensor, Tensor, TensorType,
 
 pub mod activation;
 pub mod attention;
+pub mod batch_norm;
 pub mod concat;
 pub mod conv;
 pub mod cum_sum;
+pub mod dropout;
 pub mod einsum;
 pub mod elementwise;
 pub mod expand;
@@ -46,9 +48,10 @@ define_ops! {
     one_hot::OneHot, top_k::TopK, trilu::Trilu,
     reduce::Reduce, reduce::ArgReduce, cum_sum::CumSum, cum_sum::CumProd,
     pool::MaxPool, pool::AveragePool, pool::LpPool, pool::MaxPoolGradient, pool::AveragePoolGradient,
+    batch_norm::BatchNormTraining, dropout::Dropout,
     norm::BatchNorm, norm::InstanceNorm, norm::GroupNorm, norm::LayerNorm, norm::RmsNorm, norm::Lrn, norm::LpNorm,
     matmul::MatMul, matmul::Gemm, einsum::Einsum, attention::Attention,
     softmax::Softmax, softmax::LogSoftmax, softmax::Hardmax,
-    resize::Resize,
+    resize::Resize, resize::ResizeGradient,
     fused::Fused,
 }

@@ -15,8 +15,9 @@
 use crate::broadcast::{broadcast_shapes, broadcast_strides};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{around, axis_of, one_float, operands, output_dims, tensors, vector_of};
+use crate::ops::pool::AveragePool;
 use crate::ops::reduce::ReduceKind;
-use crate::pointwise::{BinaryFn, UnaryFn};
+use crate::pointwise::{BinaryFn, CompareFn, UnaryFn};
 use crate::tensor::indices;
 use crate::{Dim, GradientCx, GradientError, Tensor, TensorType, ValueId, operator_attrs, type_err};
 
@@ -93,7 +94,7 @@ operator_attrs! {
 }
 
 /// Checks x and its vectors with one element a channel.
-fn infer_per_channel<const V: usize>(
+pub(crate) fn infer_per_channel<const V: usize>(
     inputs: &[Option<&TensorType>],
     names: [&str; V],
     min_rank: usize,
@@ -134,7 +135,7 @@ fn scale_channels(v: &mut [f64], dims: &[usize], scale: &Tensor, bias: &Tensor) 
 }
 
 /// The shape in which a vector of one element a channel broadcasts to a tensor of these dimensions.
-fn per_channel(dims: &[usize]) -> Vec<usize> {
+pub(crate) fn per_channel(dims: &[usize]) -> Vec<usize> {
     dims.iter().enumerate().map(|(a, &d)| if a == 1 { d } else { 1 }).collect()
 }
 
@@ -214,6 +215,76 @@ impl Operator for BatchNorm {
     }
 }
 
+/// The gradients of `h * scale + bias`, where h is x in chunks of `n` neighbouring elements, each standardised (or, if not
+/// `centred`, divided by its root mean square). Scale and bias broadcast as they are, or as vectors of one element a channel
+/// reshaped to `column`.
+///
+/// ```text
+/// g = dy * scale      dx = inverse * (g - mean(g) - h * mean(g * h))         without mean(g) if not centred
+/// ```
+fn standardised_gradients(
+    cx: &mut GradientCx<'_>,
+    n: usize,
+    centred: bool,
+    epsilon: f64,
+    column: Option<&[usize]>,
+) -> Result<(), GradientError> {
+    let (x, scale, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
+    let dims = cx.dims(x);
+    let own = |cx: &GradientCx<'_>, v: ValueId| column.map_or_else(|| cx.dims(v), <[usize]>::to_vec);
+    cx.give(2, |cx| {
+        let bias = cx.operand(2)?;
+        let sum = cx.sum_to(dy, &own(cx, bias))?;
+        cx.reshape(sum, &cx.dims(bias))
+    })?;
+    if !cx.wants(0) && !cx.wants(1) {
+        return Ok(());
+    }
+    let chunks = [dims.iter().product::<usize>().checked_div(n).unwrap_or(0), n];
+    let rows = cx.reshape(x, &chunks)?;
+    let rows = match centred {
+        true => {
+            let mean = cx.reduce(ReduceKind::Mean, rows, &[1], true)?;
+            cx.binary(BinaryFn::Sub, rows, mean)?
+        }
+        false => rows,
+    };
+    let squares = cx.mul(rows, rows)?;
+    let variance = cx.reduce(ReduceKind::Mean, squares, &[1], true)?;
+    let inverse = inverse_root(cx, variance, epsilon)?;
+    let h = cx.mul(rows, inverse)?;
+    cx.give(1, |cx| {
+        let h = cx.reshape(h, &dims)?;
+        let products = cx.mul(dy, h)?;
+        let sum = cx.sum_to(products, &own(cx, scale))?;
+        cx.reshape(sum, &cx.dims(scale))
+    })?;
+    cx.give(0, |cx| {
+        let scale = cx.reshape(scale, &own(cx, scale))?;
+        let g = cx.mul(dy, scale)?;
+        let g = cx.reshape(g, &chunks)?;
+        let products = cx.mul(g, h)?;
+        let tilt = cx.reduce(ReduceKind::Mean, products, &[1], true)?;
+        let dx = match centred {
+            true => {
+                let shift = cx.reduce(ReduceKind::Mean, g, &[1], true)?;
+                cx.pointwise(&[g, h, inverse, tilt, shift], |p, v| {
+                    let along = p.binary(BinaryFn::Mul, v[1], v[3]);
+                    let rest = p.binary(BinaryFn::Sub, v[0], v[4]);
+                    let rest = p.binary(BinaryFn::Sub, rest, along);
+                    p.binary(BinaryFn::Mul, v[2], rest)
+                })?
+            }
+            false => cx.pointwise(&[g, h, inverse, tilt], |p, v| {
+                let along = p.binary(BinaryFn::Mul, v[1], v[3]);
+                let rest = p.binary(BinaryFn::Sub, v[0], along);
+                p.binary(BinaryFn::Mul, v[2], rest)
+            })?,
+        };
+        cx.reshape(dx, &dims)
+    })
+}
+
 impl Operator for InstanceNorm {
     const NAME: &'static str = "instance_norm";
 
@@ -229,6 +300,13 @@ impl Operator for InstanceNorm {
         v.chunks_mut(plane.max(1)).for_each(|plane| standardise(plane, self.epsilon));
         scale_channels(&mut v, &dims, scale, bias);
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &v)])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let x = cx.operand(0)?;
+        let dims = cx.dims(x);
+        let plane: usize = dims[2..].iter().product();
+        standardised_gradients(cx, plane, true, self.epsilon, Some(&per_channel(&dims)))
     }
 }
 
@@ -252,6 +330,13 @@ impl Operator for GroupNorm {
         v.chunks_mut(group.max(1)).for_each(|group| standardise(group, self.epsilon));
         scale_channels(&mut v, &dims, scale, bias);
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &v)])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let x = cx.operand(0)?;
+        let dims = cx.dims(x);
+        let group: usize = dims[1] / self.groups * dims[2..].iter().product::<usize>();
+        standardised_gradients(cx, group, true, self.epsilon, Some(&per_channel(&dims)))
     }
 }
 
@@ -295,6 +380,12 @@ impl Operator for LayerNorm {
         scale_broadcast(&mut v, &dims, scale, bias);
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &v)])
     }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let x = cx.operand(0)?;
+        let n = cx.dims(x)[self.axis..].iter().product();
+        standardised_gradients(cx, n, true, self.epsilon, None)
+    }
 }
 
 impl Operator for RmsNorm {
@@ -320,6 +411,12 @@ impl Operator for RmsNorm {
         }
         scale_broadcast(&mut v, &dims, scale, None);
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &v)])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let x = cx.operand(0)?;
+        let n = cx.dims(x)[self.axis..].iter().product();
+        standardised_gradients(cx, n, false, self.epsilon, None)
     }
 }
 
@@ -361,6 +458,54 @@ impl Operator for Lrn {
         }
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &y)])
     }
+
+    /// ```text
+    /// s = bias + alpha / size * sum(x^2)      dx = dy s^-beta - 2 alpha beta x * (sum(dy x s^(-beta-1)) / size)
+    /// ```
+    ///
+    /// where the second sum is over the channels that sum over this one.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        if self.size >= 1 << 30 {
+            return Err(GradientError::Unsupported(Some("its size must be below 2^30")));
+        }
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        let dims = cx.dims(x);
+        let (batch, channels, plane) = around(&dims, 1);
+        let before = (self.size - 1) / 2;
+        // Channels as an axis that is pooled: the zeros of the padding count, so that each mean is sum / size.
+        let mean = AveragePool {
+            kernel: vec![self.size, 1],
+            strides: vec![1, 1],
+            dilations: vec![1, 1],
+            pads: vec![before, 0, self.size - 1 - before, 0],
+            ceil_mode: false,
+            count_include_pad: true,
+        };
+        let image = [batch, 1, channels, plane];
+        cx.give(0, |cx| {
+            let (x, dy) = (cx.reshape(x, &image)?, cx.reshape(dy, &image)?);
+            let squares = cx.mul(x, x)?;
+            let squares = cx.add(mean.clone(), &[squares])?;
+            let sum = cx.pointwise(&[squares], |p, v| {
+                let scaled = p.binary_const(BinaryFn::Mul, v[0], self.alpha);
+                p.binary_const(BinaryFn::Add, scaled, self.bias)
+            })?;
+            let inner = cx.pointwise(&[x, dy, sum], |p, v| {
+                let power = p.binary_const(BinaryFn::Pow, v[2], -self.beta - 1.0);
+                let product = p.binary(BinaryFn::Mul, v[0], v[1]);
+                p.binary(BinaryFn::Mul, product, power)
+            })?;
+            let spread = cx.add(mean.transposed(&[channels, plane]), &[inner])?;
+            let dx = cx.pointwise(&[x, dy, sum, spread], |p, v| {
+                let power = p.binary_const(BinaryFn::Pow, v[2], -self.beta);
+                let direct = p.binary(BinaryFn::Mul, v[1], power);
+                let twice = p.binary_const(BinaryFn::Mul, v[0], 2.0 * self.alpha * self.beta);
+                let through = p.binary(BinaryFn::Mul, twice, v[3]);
+                p.binary(BinaryFn::Sub, direct, through)
+            })?;
+            cx.reshape(dx, &dims)
+        })
+    }
 }
 
 impl Operator for LpNorm {
@@ -391,6 +536,28 @@ impl Operator for LpNorm {
             v[start..].iter_mut().step_by(inner).take(n).for_each(|x| *x = if norm == 0.0 { 0.0 } else { *x / norm });
         }
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &v)])
+    }
+
+    /// `dx = (dy - slope * sum(y * dy)) / norm`, and 0 where the norm is 0.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, y, dy) = (cx.operand(0)?, cx.result(0), cx.dy()?);
+        cx.give(0, |cx| {
+            let kind = if self.p == 1 { ReduceKind::L1 } else { ReduceKind::L2 };
+            let norm = cx.reduce(kind, x, &[self.axis], true)?;
+            let products = cx.mul(y, dy)?;
+            let sum = cx.reduce(ReduceKind::Sum, products, &[self.axis], true)?;
+            // The norm's own derivative: x / norm, or the sign of x.
+            let slope = if self.p == 1 { x } else { y };
+            cx.pointwise(&[slope, dy, norm, sum], |p, v| {
+                let slope = if self.p == 1 { p.unary(UnaryFn::Sign, v[0]) } else { v[0] };
+                let along = p.binary(BinaryFn::Mul, slope, v[3]);
+                let rest = p.binary(BinaryFn::Sub, v[1], along);
+                let d = p.binary(BinaryFn::Div, rest, v[2]);
+                let zero = p.constant(p.type_of(d), 0.0);
+                let flat = p.compare(CompareFn::Eq, v[2], zero);
+                p.select(flat, zero, d)
+            })
+        })
     }
 }
 

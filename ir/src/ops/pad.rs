@@ -13,8 +13,12 @@
 
 use crate::movement::{check_len, offset, sizes};
 use crate::op::{EvalError, Operator, SymTensor, TypeError};
+use crate::ops::reduce::ReduceKind;
+use crate::pointwise::BinaryFn;
 use crate::tensor::{indices, strides_of};
-use crate::{Dim, Tensor, TensorType, attr_enum, map_data, operator_attrs, type_err};
+use crate::{
+    Dim, GradientCx, GradientError, Tensor, TensorType, ValueId, attr_enum, map_data, operator_attrs, type_err,
+};
 
 attr_enum! {
     /// What the added elements are.
@@ -89,6 +93,61 @@ impl Pad {
     }
 }
 
+/// Neighbouring positions of a padded axis that read the operand in one way.
+struct Run {
+    /// The first position.
+    at: usize,
+    len: usize,
+    /// What it reads.
+    source: i64,
+    /// By how much the source moves from one position to the next: 1, -1, or 0.
+    step: i64,
+}
+
+impl Pad {
+    /// The runs of an axis of `n` elements (after cropping) that becomes `len` long.
+    fn runs(&self, axis: usize, n: i64, len: usize) -> Vec<Run> {
+        let source = |i: usize| self.mode.source(i as i64 - self.before[axis].max(0), n).unwrap_or(0);
+        let mut runs: Vec<Run> = Vec::new();
+        for i in 0..len {
+            let s = source(i);
+            match runs.last_mut() {
+                Some(r) if r.len == 1 && (s - r.source).abs() <= 1 => (r.len, r.step) = (2, s - r.source),
+                Some(r) if r.len > 1 && s == r.source + r.step * r.len as i64 => r.len += 1,
+                _ => runs.push(Run { at: i, len: 1, source: s, step: 1 }),
+            }
+        }
+        runs
+    }
+
+    /// The gradient of repeating the outermost elements, along one axis: every run of dy, added where it was read.
+    fn fold_axis(&self, cx: &mut GradientCx<'_>, dy: ValueId, axis: usize, n: usize) -> Result<ValueId, GradientError> {
+        let dims = cx.dims(dy);
+        let mut sum: Option<ValueId> = None;
+        for run in self.runs(axis, n as i64, dims[axis]) {
+            let (part, first, len) = match run.step {
+                0 => {
+                    let part = cx.slice(dy, axis, run.at, run.len, false)?;
+                    (cx.reduce(ReduceKind::Sum, part, &[axis], true)?, run.source, 1)
+                }
+                1 => (cx.slice(dy, axis, run.at, run.len, false)?, run.source, run.len),
+                _ => {
+                    let last = run.at + run.len - 1;
+                    (cx.slice(dy, axis, last, run.len, true)?, run.source - run.len as i64 + 1, run.len)
+                }
+            };
+            let (mut before, mut after) = (vec![0; dims.len()], vec![0; dims.len()]);
+            (before[axis], after[axis]) = (first, n as i64 - first - len as i64);
+            let part = cx.pad(part, &before, &after)?;
+            sum = Some(match sum {
+                Some(sum) => cx.binary(BinaryFn::Add, sum, part)?,
+                None => part,
+            });
+        }
+        Ok(sum.unwrap_or(dy))
+    }
+}
+
 impl Operator for Pad {
     const NAME: &'static str = "pad";
 
@@ -140,6 +199,34 @@ impl Operator for Pad {
         let at = self.sources(x.dims(), &dims);
         let data = map_data!(both.data(), v => at.iter().map(|s| v[s.unwrap_or(x.elems())]).collect());
         Ok(vec![Tensor::of(&dims, data)])
+    }
+
+    /// What was added is cropped and what was cropped gets zeros; what repeats elements is added to them, axis by axis. The value
+    /// gets what no element gets.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        let dims = cx.dims(x);
+        let negated = |amounts: &[i64], keep: fn(i64) -> bool| -> Vec<i64> {
+            amounts.iter().map(|&p| if keep(p) { -p } else { 0 }).collect()
+        };
+        let (cut_before, cut_after) = (negated(&self.before, |p| p > 0), negated(&self.after, |p| p > 0));
+        let mut inner = dy;
+        if self.mode == PadMode::Constant {
+            inner = cx.pad(dy, &cut_before, &cut_after)?;
+        } else if cx.wants(0) && dims.iter().all(|&d| d > 0) {
+            for axis in (0..dims.len()).filter(|&a| self.before[a] > 0 || self.after[a] > 0) {
+                inner = self.fold_axis(cx, inner, axis, self.cropped(axis, dims[axis] as i64).1 as usize)?;
+            }
+        }
+        cx.give(0, |cx| cx.pad(inner, &negated(&self.before, |p| p < 0), &negated(&self.after, |p| p < 0)))?;
+        cx.give(1, |cx| {
+            let axes: Vec<usize> = (0..dims.len()).collect();
+            let all = cx.reduce(ReduceKind::Sum, dy, &axes, false)?;
+            let kept = cx.reduce(ReduceKind::Sum, inner, &axes, false)?;
+            let rest = cx.binary(BinaryFn::Sub, all, kept)?;
+            let value = cx.operand(1)?;
+            cx.reshape(rest, &cx.dims(value))
+        })
     }
 
     fn eval_symbolic(&self, inputs: &[Option<&SymTensor>], _: &[Option<&TensorType>]) -> Option<Vec<SymTensor>> {

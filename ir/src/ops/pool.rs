@@ -15,6 +15,7 @@ use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{one_float, same_dim};
 use crate::ops::operands::{operands, output_dims, tensors};
 use crate::ops::window::Window;
+use crate::pointwise::{BinaryFn, CompareFn, UnaryFn};
 use crate::{DType, Dim, GradientCx, GradientError, Tensor, TensorType, map_data, operator_attrs, type_err, with_data};
 
 operator_attrs! {
@@ -411,6 +412,46 @@ impl Operator for LpPool {
             }
         };
         pool(self.window(), inputs, &dims, norm)
+    }
+
+    /// `dx = sign(x) |x|^(p-1) * sum over windows (dy y^(1-p))`: the sum is the gradient of a mean times what it divides by. A
+    /// window of zeros gives 0.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, y, dy) = (cx.operand(0)?, cx.result(0), cx.dy()?);
+        let mean = AveragePool {
+            kernel: self.kernel.clone(),
+            strides: self.strides.clone(),
+            dilations: self.dilations.clone(),
+            pads: self.pads.clone(),
+            ceil_mode: self.ceil_mode,
+            count_include_pad: false,
+        };
+        cx.give(0, |cx| {
+            let (input, output) = (cx.dims(x)[2..].to_vec(), cx.dims(y)[2..].to_vec());
+            let counts: Vec<f64> = mean.divisors(&input, &output).into_iter().map(|n| n as f64).collect();
+            let counts = cx.constant(&Tensor::from_f64(cx.ty(x).dtype, &output, &counts));
+            let part = cx.pointwise(&[y, dy, counts], |p, v| {
+                let power = p.binary_const(BinaryFn::Pow, v[0], 1.0 - self.p as f64);
+                let d = p.binary(BinaryFn::Mul, v[1], power);
+                let d = p.binary(BinaryFn::Mul, d, v[2]);
+                let zero = p.constant(p.type_of(d), 0.0);
+                let flat = p.compare(CompareFn::Eq, v[0], zero);
+                p.select(flat, zero, d)
+            })?;
+            let sum = cx.add(mean.transposed(&input), &[part])?;
+            cx.pointwise(&[x, sum], |p, v| {
+                let slope = match self.p {
+                    1 => p.unary(UnaryFn::Sign, v[0]),
+                    2 => v[0],
+                    n => {
+                        let size = p.unary(UnaryFn::Abs, v[0]);
+                        let power = p.binary_const(BinaryFn::Pow, size, n as f64 - 2.0);
+                        p.binary(BinaryFn::Mul, power, v[0])
+                    }
+                };
+                p.binary(BinaryFn::Mul, slope, v[1])
+            })
+        })
     }
 }
 

@@ -19,8 +19,8 @@
 //! Source: ONNX Resize-19 and its reference implementation; Keys, Cubic Convolution Interpolation (1981), equation 4.
 
 use crate::op::{EvalError, Operator, TypeError};
-use crate::ops::operands::{around, operands, output_dims, tensors};
-use crate::{DType, Dim, Tensor, TensorType, attr_enum, map_data, operator_attrs, type_err};
+use crate::ops::operands::{around, one_float, operands, output_dims, tensors};
+use crate::{DType, Dim, GradientCx, GradientError, Tensor, TensorType, attr_enum, map_data, operator_attrs, type_err};
 
 attr_enum! {
     /// How elements between inputs are computed.
@@ -90,6 +90,31 @@ operator_attrs! {
         pub antialias: bool,
         /// For `tf_crop_and_resize`: the start of the crop on every axis, then its end on every axis, in units of `len - 1`.
         /// Else empty.
+        pub roi: Vec<f64>,
+    }
+}
+
+operator_attrs! {
+    /// The gradient of [`Resize`]: `dy: T[..] -> T[input]`, T in f32, f64. Each dy goes to what its output was made of, by the same
+    /// weights; one outside of x gives nothing. Differentiation makes it, no model has it.
+    pub struct ResizeGradient {
+        /// Those of the resize.
+        pub scales: Vec<f64>,
+        /// The shape of what was resized.
+        pub input: Vec<usize>,
+        /// Those of the resize.
+        pub mode: ResizeMode,
+        /// Those of the resize.
+        pub coordinate: Coordinate,
+        /// Those of the resize.
+        pub nearest: NearestMode,
+        /// Those of the resize.
+        pub cubic_coeff_a: f64,
+        /// Those of the resize.
+        pub exclude_outside: bool,
+        /// Those of the resize.
+        pub antialias: bool,
+        /// Those of the resize.
         pub roi: Vec<f64>,
     }
 }
@@ -276,6 +301,69 @@ impl Operator for Resize {
         }
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &v)])
     }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        cx.give(0, |cx| {
+            let transposed = ResizeGradient {
+                scales: self.scales.clone(),
+                input: cx.dims(x),
+                mode: self.mode,
+                coordinate: self.coordinate,
+                nearest: self.nearest,
+                cubic_coeff_a: self.cubic_coeff_a,
+                exclude_outside: self.exclude_outside,
+                antialias: self.antialias,
+                roi: self.roi.clone(),
+            };
+            cx.add(transposed, &[dy])
+        })
+    }
+}
+
+impl ResizeGradient {
+    /// The resize of which it is the gradient, for a result of this shape.
+    pub fn forward(&self, sizes: &[Dim]) -> Resize {
+        Resize {
+            scales: self.scales.clone(),
+            sizes: sizes.to_vec(),
+            mode: self.mode,
+            coordinate: self.coordinate,
+            nearest: self.nearest,
+            cubic_coeff_a: self.cubic_coeff_a,
+            exclude_outside: self.exclude_outside,
+            extrapolation_value: 0.0,
+            antialias: self.antialias,
+            roi: self.roi.clone(),
+        }
+    }
+}
+
+impl Operator for ResizeGradient {
+    const NAME: &'static str = "resize_gradient";
+
+    fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
+        let ([dy], []) = operands(inputs)?;
+        let x = TensorType::fixed(one_float([dy])?, &self.input);
+        self.forward(&dy.shape).infer(&[Some(&x)])?;
+        Ok(vec![x])
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
+        let dims = output_dims(self, inputs)?;
+        let ([dy], []) = tensors(inputs)?;
+        let forward = self.forward(&dy.ty().shape);
+        let (mut now, mut v) = (dy.dims().to_vec(), dy.to_f64());
+        if dims.contains(&0) {
+            return Ok(vec![Tensor::zeros(dy.dtype(), &dims)]);
+        }
+        for axis in 0..dims.len() {
+            let table = forward.table(axis, dims[axis], now[axis]);
+            v = resample_transposed(&v, around(&now, axis), dims[axis], &table);
+            now[axis] = dims[axis];
+        }
+        Ok(vec![Tensor::from_f64(dy.dtype(), &dims, &v)])
+    }
 }
 
 impl Coordinate {
@@ -294,6 +382,18 @@ fn resample(v: &[f64], (outer, len, inner): (usize, usize, usize), table: &Table
         }
     }
     y
+}
+
+/// The transpose of [`resample`] to `len` elements: each output of the table goes back to its inputs.
+fn resample_transposed(v: &[f64], (outer, n, inner): (usize, usize, usize), len: usize, table: &Table) -> Vec<f64> {
+    let mut x = vec![0.0; outer * len * inner];
+    for (o, i) in (0..outer).flat_map(|o| (0..n).map(move |i| (o, i))).filter(|(_, i)| !table.outside[*i]) {
+        let taps = i * table.taps..(i + 1) * table.taps;
+        for (at, w) in table.inputs[taps.clone()].iter().zip(&table.weights[taps]) {
+            (0..inner).for_each(|k| x[(o * len + at) * inner + k] += w * v[(o * n + i) * inner + k]);
+        }
+    }
+    x
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use super::gather::{check_elements_indices, check_indices, elements_offsets, ind
 use crate::broadcast::{binary_float, binary_int};
 use crate::movement::may_equal;
 use crate::op::{EvalError, Operator, TypeError, operands};
+use crate::ops::gather::{GatherElements, GatherNd};
 use crate::pointwise::BinaryFn;
-use crate::{DType, Shape, Tensor, TensorType, attr_enum, operator_attrs, type_err};
+use crate::{DType, GradientCx, GradientError, Op, Shape, Tensor, TensorType, attr_enum, operator_attrs, type_err};
 
 attr_enum! {
     /// How an update meets the element at its place.
@@ -105,6 +106,27 @@ fn scatter(x: &Tensor, updates: &Tensor, at: &[usize], reduction: ScatterReducti
     }
 }
 
+/// The gradient of a scatter by `scatter` (its own kind, replacing), and `gather`, which reads what it writes. Of several
+/// replacements of one element each gets the whole gradient, as in PyTorch, which leaves it undefined.
+fn gradients(
+    cx: &mut GradientCx<'_>,
+    reduction: ScatterReduction,
+    scatter: impl Into<Op>,
+    gather: impl Into<Op>,
+) -> Result<(), GradientError> {
+    let (idx, updates, dy) = (cx.operand(1)?, cx.operand(2)?, cx.dy()?);
+    match reduction {
+        ScatterReduction::Add => cx.give(0, |_| Ok(dy))?,
+        ScatterReduction::None => cx.give(0, |cx| {
+            let ty = cx.ty(updates).clone();
+            let zeros = cx.zeros(&ty);
+            cx.add(scatter, &[dy, idx, zeros])
+        })?,
+        _ => return Err(GradientError::Unsupported(Some("of its reductions only none and add have one"))),
+    }
+    cx.give(2, |cx| cx.add(gather, &[dy, idx]))
+}
+
 impl Operator for ScatterElements {
     const NAME: &'static str = "scatter_elements";
 
@@ -119,6 +141,10 @@ impl Operator for ScatterElements {
         let [x, idx, updates] = operands(inputs)?;
         let at = elements_offsets(self.axis, x.dims(), idx)?;
         Ok(vec![scatter(x, updates, &at, self.reduction)?])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        gradients(cx, self.reduction, self.clone(), GatherElements { axis: self.axis })
     }
 }
 
@@ -141,6 +167,10 @@ impl Operator for ScatterNd {
         let firsts = nd_offsets(0, x.dims(), idx)?;
         let at: Vec<usize> = firsts.into_iter().flat_map(|first| first..first + slice).collect();
         Ok(vec![scatter(x, updates, &at, self.reduction)?])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        gradients(cx, self.reduction, self.clone(), GatherNd { batch_dims: 0 })
     }
 }
 

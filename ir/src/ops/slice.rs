@@ -10,7 +10,7 @@
 use crate::movement::{check_len, check_shape, pick, pick_symbolic, sizes};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::tensor::strides_of;
-use crate::{Dim, Tensor, TensorType, operator_attrs, type_err};
+use crate::{Dim, GradientCx, GradientError, Tensor, TensorType, operator_attrs, type_err};
 
 operator_attrs! {
     /// `x: T[..] -> T[lens]`, any type.
@@ -84,6 +84,38 @@ impl Operator for Slice {
         let [x] = operands(inputs).ok()?;
         self.infer(&[Some(&x.ty())]).ok()?;
         Some(vec![pick_symbolic(x, &sizes(&self.lens).ok()?, self.source(&x.dims).ok()?)?])
+    }
+
+    /// dy in its place among zeros: turned around where a step is negative, spread where steps are longer than 1, then padded.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy) = (cx.operand(0)?, cx.dy()?);
+        cx.give(0, |cx| {
+            let (dims, starts) = (cx.dims(x), sizes(&self.starts)?);
+            let (mut now, mut before, mut after) = (dy, vec![0; dims.len()], vec![0; dims.len()]);
+            for axis in 0..dims.len() {
+                let mut shape = cx.dims(now);
+                let (len, step) = (shape[axis], self.steps[axis].unsigned_abs() as usize);
+                let backward = self.steps[axis] < 0;
+                if backward && len > 1 {
+                    now = cx.slice(now, axis, len - 1, len, true)?;
+                }
+                let first = if backward { starts[axis] - len.saturating_sub(1) * step } else { starts[axis] };
+                if step > 1 && len > 1 {
+                    shape.insert(axis + 1, 1);
+                    now = cx.reshape(now, &shape)?;
+                    let mut zeros = vec![0; shape.len()];
+                    let none = zeros.clone();
+                    zeros[axis + 1] = step as i64 - 1;
+                    now = cx.pad(now, &none, &zeros)?;
+                    shape.remove(axis + 1);
+                    shape[axis] = len * step;
+                    now = cx.reshape(now, &shape)?;
+                }
+                before[axis] = first as i64;
+                after[axis] = dims[axis] as i64 - first as i64 - shape[axis] as i64; // the last spread zeros may be cropped
+            }
+            cx.pad(now, &before, &after)
+        })
     }
 }
 

@@ -11,7 +11,7 @@
 use crate::movement::{offset, pick};
 use crate::op::{EvalError, Operator, TypeError, operands};
 use crate::tensor::strides_of;
-use crate::{Dim, Tensor, TensorType, attr_enum, operator_attrs, type_err};
+use crate::{Dim, GradientCx, GradientError, Tensor, TensorType, attr_enum, operator_attrs, type_err};
 
 attr_enum! {
     /// The order in which a channel index is made of (position in the block, channel).
@@ -85,6 +85,20 @@ impl Operator for DepthToSpace {
             offset(&[i[0], c, i[2] / b, i[3] / b], &s)
         })])
     }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy, b) = (cx.operand(0)?, cx.dy()?, self.block);
+        cx.give(0, |cx| match self.mode {
+            DepthOrder::Dcr => cx.add(SpaceToDepth { block: b }, &[dy]),
+            DepthOrder::Crd => {
+                let dims = cx.dims(x);
+                let [n, c, h, w] = [dims[0], dims[1] / (b * b), dims[2], dims[3]];
+                let apart = cx.reshape(dy, &[n, c, h, b, w, b])?;
+                let apart = cx.transpose(apart, &[0, 1, 3, 5, 2, 4])?;
+                cx.reshape(apart, &dims)
+            }
+        })
+    }
 }
 
 impl Operator for SpaceToDepth {
@@ -104,6 +118,11 @@ impl Operator for SpaceToDepth {
             let (cell, c) = (i[1] / d[1], i[1] % d[1]);
             offset(&[i[0], c, i[2] * b + cell / b, i[3] * b + cell % b], &s)
         })])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let dy = cx.dy()?;
+        cx.give(0, |cx| cx.add(DepthToSpace { block: self.block, mode: DepthOrder::Dcr }, &[dy]))
     }
 }
 

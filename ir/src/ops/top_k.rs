@@ -9,8 +9,11 @@
 
 use crate::movement::{check_axis, check_shape};
 use crate::op::{EvalError, Operator, TypeError, operands};
+use crate::ops::scatter::{ScatterElements, ScatterReduction};
 use crate::tensor::{indices, strides_of};
-use crate::{DType, Data, Dim, Tensor, TensorType, map_data, operator_attrs, type_err, with_data};
+use crate::{
+    DType, Data, Dim, GradientCx, GradientError, Tensor, TensorType, map_data, operator_attrs, type_err, with_data,
+};
 use std::cmp::Ordering;
 
 operator_attrs! {
@@ -76,6 +79,16 @@ impl Operator for TopK {
         }
         let values = Tensor::of(&dims, map_data!(x.data(), v => at.iter().map(|&i| v[i]).collect()));
         Ok(vec![values, Tensor::of(&dims, Data::I64(positions))])
+    }
+
+    /// The values' gradient goes where they came from.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy, positions) = (cx.operand(0)?, cx.dy()?, cx.result(1));
+        cx.give(0, |cx| {
+            let ty = cx.ty(x).clone();
+            let zeros = cx.zeros(&ty);
+            cx.add(ScatterElements { axis: self.axis, reduction: ScatterReduction::None }, &[zeros, positions, dy])
+        })
     }
 }
 

@@ -7,7 +7,7 @@
 //! Source: ONNX Trilu-14.
 
 use crate::op::{EvalError, Operator, TypeError, operands};
-use crate::{Tensor, TensorType, map_data, operator_attrs, type_err};
+use crate::{GradientCx, GradientError, Tensor, TensorType, map_data, operator_attrs, type_err};
 
 operator_attrs! {
     /// `x: T[.., rows, columns] -> T[.., rows, columns]`, any type.
@@ -44,6 +44,11 @@ impl Operator for Trilu {
             v.iter().enumerate().map(|(n, &e)| if keeps(n) { e } else { Default::default() }).collect()
         });
         Ok(vec![Tensor::of(x.dims(), data)])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let dy = cx.dy()?;
+        cx.give(0, |cx| cx.add(self.clone(), &[dy]))
     }
 }
 
