@@ -6,6 +6,7 @@
 //! | [`loader`], [`augment`] | batches, prepared while the step computes |
 //! | [`step`] | the compiled step as the loop sees it |
 //! | [`trainer`], [`history`] | the loop, and what a run has come through |
+//! | [`recipe`], [`spec`] | all that determines a run, as a file and as flags |
 //! | [`schedule`] | learning rates over time |
 //! | [`evaluate`], [`metrics`] | how good the network is |
 //! | [`checkpoint`] | files that a killed run goes on from |
@@ -26,7 +27,9 @@ pub mod history;
 pub mod loader;
 pub mod metrics;
 pub mod picture;
+pub mod recipe;
 pub mod schedule;
 pub mod seeds;
+pub mod spec;
 pub mod step;
 pub mod trainer;
