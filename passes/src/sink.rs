@@ -7,7 +7,8 @@
 //! mul(transpose(x), c)                       -> transpose(mul(x, c'))        or of one element
 //! concat, pad, reduce, softmax of transpose  -> transpose of it, on the axes where they come from
 //! relu(reshape(x)), add(reshape(x), reshape(y)) -> reshape(relu(x)), ...     if no operand broadcasts along a split axis
-//! add(reshape(x), y), x a matrix product     -> reshape(add(x, reshape(y)))  so that the residual fuses with the product
+//! add(reshape(x), y), x a matrix product     -> reshape(add(x, reshape(y)))  so that the residual fuses with the product; y is
+//!                                               another's result only if that has users besides
 //! ```
 //!
 //! Down, never up: so it ends. A Transpose or Reshape with other users stays, for it would be computed twice. Exact: the
@@ -179,7 +180,9 @@ fn reshape_below_elementwise(g: &Graph, n: NodeId) -> Found {
         Op::Reshape(_) if g.ty(v).shape == *shape => g.operand(v.node, 0),
         _ => None,
     };
-    let x = operands.iter().flatten().find_map(|v| reshaped(*v)).ok_or(No::Match)?;
+    let mut below = operands.iter().flatten().filter_map(|v| reshaped(*v));
+    let first = below.next().ok_or(No::Match)?;
+    let x = if fuses(g, first, n) { first } else { below.find(|x| fuses(g, *x, n)).unwrap_or(first) };
     let inner = &g.ty(x).shape;
     // The longest run of equal trailing axes: an operand that varies only there means the same in both shapes.
     let tail = inner.iter().rev().zip(shape.iter().rev()).take_while(|(a, b)| a == b).count();
@@ -197,8 +200,12 @@ fn reshape_below_elementwise(g: &Graph, n: NodeId) -> Found {
                 used_by_one(g, v, n)?;
                 y.into()
             }
+            // A product whose result gets more axes by what is added to it would fuse with none of that.
+            _ if own == shape && inner.len() != shape.len() && fuses(g, v, n) && !fuses(g, x, n) => {
+                return Err(No::Match);
+            }
             _ if own.len() <= inner.len() && varies <= tail && own.len() <= shape.len() => v.into(),
-            _ if own == shape && follows_product(g, x, 4) && !follows_product(g, v, 4) => {
+            _ if own == shape && fuses(g, x, n) && !fuses(g, v, n) => {
                 p.op(Reshape { shape: inner.clone() }, &[v.into()])
             }
             _ => return Err(No::Match),
@@ -208,6 +215,13 @@ fn reshape_below_elementwise(g: &Graph, n: NodeId) -> Found {
     let y = p.op(Reshape { shape: shape.clone() }, &[y]);
     p.replace(result(n), y);
     Ok(p)
+}
+
+/// Whether the elementwise operator `n` over `v`, or over a Reshape of it, can fuse with a matrix product that `v` comes from: a
+/// residual, which has users besides, cannot.
+fn fuses(g: &Graph, v: ValueId, n: NodeId) -> bool {
+    let on_the_way = |m: NodeId| m == n || matches!(g.op(m), Op::Reshape(_));
+    follows_product(g, v, 4) && !g.is_output(v) && g.users(v).all(|(m, _)| on_the_way(m))
 }
 
 /// Whether `v` is a matrix product, or elementwise operators (up to `depth` of them) after one or after a Reshape of one.
