@@ -3,7 +3,7 @@
 //! ```text
 //! Import, Lower     the model is invalid, or nncc does not support it yet      exit code 1
 //! Input, Usage      what the caller gave does not fit                          exit code 1
-//! Io, Array         a file could not be read or written                        exit code 1
+//! Io, Array, Export a file could not be read or written                        exit code 1
 //! Run               a library refused to run                                   exit code 1
 //! Internal          a bug in nncc; nothing a model contains should cause one   exit code 101
 //! ```
@@ -18,6 +18,9 @@ pub enum Error {
     /// The model is invalid or uses what is not supported.
     #[error(transparent)]
     Import(#[from] nncc_frontend::ImportErrors),
+    /// A model could not be written.
+    #[error(transparent)]
+    Export(#[from] nncc_frontend::export::ExportError),
     /// There is no code for a node of the model.
     #[error("{0}")]
     Lower(LowerError),

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("runtime", &[]),
     ("train", &["ir"]),
     ("simulator", &[]), // of tests
+    ("zoo", &["ir", "frontend"]),
 ];
 
 /// Where `unsafe` may stand, and why it must.

@@ -1,4 +1,4 @@
-//! nncc's importer: ONNX model files to the graph IR.
+//! nncc's importer: ONNX model files to the graph IR, and trained weights back into them.
 //!
 //! | module | holds |
 //! |---|---|
@@ -6,7 +6,8 @@
 //! | `ops/` | one file an operator family, of the same name as its home in `nncc_ir::ops`: every opset version of each operator |
 //! | `build`, `node`, `value` | emitting operators with folding of shape arithmetic; what an operator's import sees; values |
 //! | `lengths` | the first look at a file: whether its lengths fit |
-//! | `model`, `tensor`, `external` | the file as plain values: graphs, attributes, weights as handles, data beside the file |
+//! | `parse`, `model`, `tensor`, `external` | the file as plain values: graphs, attributes, weights as handles, data beside the file |
+//! | [`export`], [`author`] | a model with other weights, a model from nothing: what `nncc train` and `nncc new` write |
 //! | `order`, `options` | which nodes in which order; the caller's dimensions, shapes and fixed inputs |
 //! | [`fuzzing`] | the property that every file has, for fuzz targets |
 //! | [`problem`], [`table`], [`describe`](mod@describe) | errors; the table of supported operators; a model from outside |
@@ -24,8 +25,10 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod author;
 mod build;
 pub mod describe;
+pub mod export;
 mod external;
 pub mod fuzzing;
 pub mod import;
@@ -35,6 +38,7 @@ mod node;
 mod ops;
 mod options;
 mod order;
+mod parse;
 pub mod problem;
 pub mod table;
 mod tensor;
@@ -49,9 +53,6 @@ pub use table::operators_table;
 use external::Folder;
 use model::ModelDef;
 use nncc_ir::Tensor;
-use onnx_protobuf::Message;
-use protobuf::CodedInputStream;
-use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 /// A model file that has been read: weights are in memory (or mapped), once, however often it is imported.
@@ -63,47 +64,14 @@ pub struct Model {
 impl Model {
     /// Reads a model file. External data is looked for in its folder.
     pub fn open(path: &Path) -> Result<Model, ImportErrors> {
-        let file = path.display().to_string();
-        let failed = |e| ImportErrors::one(&file, Problem::io(format!("the file cannot be read: {e}")));
-        let mut handle = std::fs::File::open(path).map_err(failed)?;
-        let metadata = handle.metadata().map_err(failed)?;
-        if metadata.is_dir() {
-            return Err(ImportErrors::one(&file, Problem::io("the file cannot be read: it is a folder")));
-        }
-        let parent = match path.parent() {
-            Some(p) if p.as_os_str().is_empty() => Path::new("."),
-            Some(p) => p,
-            None => Path::new("."),
-        };
-        if !metadata.is_file() {
-            let mut bytes = Vec::new(); // a pipe, which has neither a length nor a way back
-            handle.read_to_end(&mut bytes).map_err(failed)?;
-            return Model::from_bytes(&bytes, &file, Some(parent));
-        }
-        // Streamed, so that the weights are in memory once: as fields of the message, which become the constants.
-        let mut reader = BufReader::with_capacity(1 << 16, handle);
-        Model::read(&mut reader, metadata.len(), &file, Some(parent))
+        let (proto, folder) = parse::open(path)?;
+        Ok(Model { file: path.display().to_string(), def: ModelDef::new(proto, &folder) })
     }
 
     /// Reads a model from memory. `name` stands for the file in messages; without a `folder`, external data is an error.
     pub fn from_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Model, ImportErrors> {
-        Model::read(&mut Cursor::new(bytes), bytes.len() as u64, name, folder)
-    }
-
-    fn read<R>(reader: &mut R, len: u64, file: &str, folder: Option<&Path>) -> Result<Model, ImportErrors>
-    where
-        R: BufRead + Seek,
-    {
-        let malformed = |why: String| ImportErrors::one(file, Problem::invalid(format!("not an ONNX file: {why}")));
-        lengths::check(reader, len).map_err(malformed)?;
-        reader.rewind().map_err(|e| ImportErrors::one(file, Problem::io(format!("the file cannot be read: {e}"))))?;
-        let mut stream = CodedInputStream::from_buf_read(reader);
-        let mut proto = onnx_protobuf::ModelProto::new();
-        proto.merge_from(&mut stream).and_then(|()| stream.check_eof()).map_err(|e| malformed(e.to_string()))?;
-        if proto.graph.is_none() {
-            return Err(malformed("it has no graph".into()));
-        }
-        Ok(Model { file: file.to_string(), def: ModelDef::new(proto, &Folder::new(folder)) })
+        let proto = parse::from_bytes(bytes, name)?;
+        Ok(Model { file: name.to_string(), def: ModelDef::new(proto, &Folder::new(folder)) })
     }
 
     /// What the model takes and gives.

@@ -115,6 +115,37 @@ pub(crate) fn decode(mut t: pb::TensorProto, folder: &Folder) -> TensorDef {
     TensorDef { name, content: content(t, folder), half: None }
 }
 
+/// The message that holds a tensor, its elements in `raw_data`.
+pub(crate) fn encode(name: &str, t: &nncc_ir::Tensor) -> pb::TensorProto {
+    pb::TensorProto {
+        name: name.into(),
+        data_type: code_of(t.dtype()) as i32,
+        dims: t.dims().iter().map(|&d| d as i64).collect(),
+        raw_data: t.to_bytes(),
+        ..Default::default()
+    }
+}
+
+/// The type that a tensor message declares.
+pub(crate) fn declared_type(t: &pb::TensorProto) -> Result<TensorType, Problem> {
+    Ok(TensorType::fixed(dtype(i64::from(t.data_type))?, &dims(&t.dims)?))
+}
+
+/// Moves the elements of a tensor that lie beside the model into it.
+pub(crate) fn embed(t: &mut pb::TensorProto, folder: &Folder) -> Result<(), Problem> {
+    use pb::tensor_proto::DataLocation;
+    if t.data_location.enum_value() != Ok(DataLocation::EXTERNAL) {
+        return Ok(());
+    }
+    let half = matches!(t.data_type, FLOAT16 | BFLOAT16);
+    let dtype = if half { DType::U16 } else { dtype(i64::from(t.data_type))? };
+    let bytes = folder.constant(dtype, &dims(&t.dims)?, &t.external_data)?;
+    t.raw_data = bytes.bytes().unwrap_or_default().to_vec();
+    t.external_data.clear();
+    t.data_location = DataLocation::DEFAULT.into();
+    Ok(())
+}
+
 /// TensorProto.DataType's codes of half floats.
 const FLOAT16: i32 = 10;
 const BFLOAT16: i32 = 16;

@@ -38,6 +38,8 @@ pub enum Command {
     Bench(Bench),
     /// Compare a library with the reference evaluator, node by node
     Verify(Verify),
+    /// Write a network to be trained, with initialised weights
+    New(New),
     /// What `--help` prints; not listed there, which would cost it a line
     #[command(hide = true)]
     Help,
@@ -299,6 +301,36 @@ pub struct Verify {
     pub importing: Importing,
 }
 
+/// `nncc new`.
+#[derive(Debug, Args)]
+#[command(after_help = architectures())]
+pub struct New {
+    /// The architecture, one of those below
+    #[arg(value_name = "ARCH")]
+    pub arch: String,
+    /// How many classes it tells apart
+    #[arg(long, value_name = "N")]
+    pub classes: usize,
+    /// Channels, height and width of its input
+    #[arg(long, value_name = "CxHxW", value_parser = parse_picture)]
+    pub input: [usize; 3],
+    /// The model [default: the architecture's name with .onnx]
+    #[arg(short, value_name = "M.onnx")]
+    pub output: Option<PathBuf>,
+    /// Seed of the weights
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Begin the weights of these names so: 'fc.*=xavier-uniform:gain=tanh', '*.weight=he-normal', '*.bias=zeros'
+    #[arg(long, value_name = "PATTERN=INIT")]
+    pub init: Vec<nncc_ir::init::InitRule>,
+}
+
+/// The architectures of `nncc new`, one a line.
+fn architectures() -> String {
+    let lines = nncc_zoo::ARCHITECTURES.iter().map(|a| format!("\n  {:<14}{}", a.name, a.about));
+    format!("Architectures:{}", lines.collect::<String>())
+}
+
 /// As many threads as a context may have.
 fn threads() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(nncc_codegen::emit::abi::MAX_THREADS))
@@ -331,6 +363,11 @@ fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
         extents.split(['x', ',']).map(extent).collect::<Result<_, _>>()?
     };
     Ok((name.to_string(), extents))
+}
+
+fn parse_picture(text: &str) -> Result<[usize; 3], String> {
+    let extents: Option<Vec<usize>> = text.split('x').map(|n| n.parse().ok()).collect();
+    extents.and_then(|e| e.try_into().ok()).ok_or_else(|| "CxHxW is expected, such as 3x224x224".into())
 }
 
 /// An input's name may contain `=`, a file's path hardly does: the last one separates.
@@ -377,5 +414,12 @@ mod tests {
         let shapes = [("in:0".to_string(), vec![1, 3, 224, 224]), ("s".to_string(), vec![])];
         assert_eq!(cli.compile.shared.importing.shapes, shapes);
         assert!(Cli::try_parse_from(["nncc", "m.onnx", "--shape", "x=1x-3"]).is_err());
+        let new = ["nncc", "new", "mlp", "--classes", "10", "--input"];
+        let Some(Command::New(a)) = Cli::try_parse_from([&new[..], &["1x28x28"]].concat()).unwrap().command else {
+            panic!("no `new`")
+        };
+        assert_eq!((a.input, a.seed), ([1, 28, 28], 1));
+        assert!(Cli::try_parse_from([&new[..], &["28x28"]].concat()).is_err());
+        assert!(Cli::try_parse_from([&new[..], &["1x28x28", "--init", "*=he"]].concat()).is_err());
     }
 }

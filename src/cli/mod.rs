@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`args`] | every flag |
-//! | `compile`, `run`, `inspect`, `bench`, `verify` | the subcommands |
+//! | `compile`, `run`, `inspect`, `bench`, `verify`, `new` | the subcommands |
 //! | `inputs` | tensors from files |
 //! | `profile`, `page` | time by fused node, as a table and as a page |
 //! | `progress` | what a terminal shows while something large compiles |
@@ -16,6 +16,7 @@ mod bench;
 mod compile;
 mod inputs;
 mod inspect;
+mod new;
 mod page;
 mod profile;
 mod progress;
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Some(args::Command::Inspect(a)) => inspect::run(a),
         Some(args::Command::Bench(a)) => bench::run(a),
         Some(args::Command::Verify(a)) => verify::run(a),
+        Some(args::Command::New(a)) => new::run(a),
         Some(args::Command::Help) => print(&args::Cli::command().render_help().to_string()),
     };
     match result {
