@@ -459,6 +459,23 @@ fn a_worker_answers_timed_windows() {
 
 /// `nncc verify ... | head -1` ends as if all had been read.
 #[test]
+fn a_new_network_is_a_model_like_any_other() {
+    let folder = Folder::new("new");
+    let model = folder.file("m.onnx");
+    let new = ["new", "lenet5", "--classes", "7", "--input", "1x28x28", "-o", &model];
+    assert_eq!(done(&new), "");
+    assert_eq!(folder.names(), ["m.onnx"]);
+    let table: serde_json::Value = serde_json::from_str(&done(&["inspect", &model, "--dim", "N=1", "--json"])).unwrap();
+    assert_eq!(table["parameters"], 61_706 - 3 * 85);
+    fails(&["new", "lenet", "--classes", "7", "--input", "1x28x28"], 1, &{
+        let names = nncc_zoo::names().collect::<Vec<_>>().join(", ");
+        format!("error: no architecture is called `lenet`; there are {names}\n")
+    });
+    let small = ["new", "resnet18", "--classes", "7", "--input", "3x2x0"];
+    fails(&small, 1, "error: width is 0, not between 1 and 16777216\n");
+}
+
+#[test]
 fn a_reader_may_stop_reading() {
     let folder = Folder::new("pipe");
     let library = folder.file("lenet5.so");

@@ -129,8 +129,8 @@ fn each_tensor(
     f: &mut dyn FnMut(&mut pb::TensorProto) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     for a in nodes.iter_mut().flat_map(|n| &mut n.attribute) {
-        a.t.iter_mut().chain(&mut a.tensors).try_for_each(&mut *f)?;
-        for g in a.g.iter_mut().chain(&mut a.graphs) {
+        a.t.as_mut().into_iter().chain(&mut a.tensors).try_for_each(&mut *f)?;
+        for g in a.g.as_mut().into_iter().chain(&mut a.graphs) {
             g.initializer.iter_mut().try_for_each(&mut *f)?;
             each_tensor(&mut g.node, f)?;
         }
