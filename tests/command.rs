@@ -467,12 +467,11 @@ fn a_new_network_is_a_model_like_any_other() {
     assert_eq!(folder.names(), ["m.onnx"]);
     let table: serde_json::Value = serde_json::from_str(&done(&["inspect", &model, "--dim", "N=1", "--json"])).unwrap();
     assert_eq!(table["parameters"], 61_706 - 3 * 85);
-    fails(&["new", "lenet", "--classes", "7", "--input", "1x28x28"], 1, &{
-        let names = nncc_zoo::names().collect::<Vec<_>>().join(", ");
-        format!("error: no architecture is called `lenet`; there are {names}\n")
-    });
-    let small = ["new", "resnet18", "--classes", "7", "--input", "3x2x0"];
-    fails(&small, 1, "error: width is 0, not between 1 and 16777216\n");
+    let names = nncc_zoo::names().collect::<Vec<_>>().join(", ");
+    let unknown = format!("error: no architecture is called `lenet`; there are {names}");
+    fails(&["new", "lenet", "--classes", "7", "--input", "1x28x28"], 1, &unknown);
+    let empty = ["new", "resnet18", "--classes", "7", "--input", "3x2x0"];
+    fails(&empty, 1, "error: width is 0, not between 1 and 16777216");
 }
 
 #[test]

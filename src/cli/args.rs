@@ -48,7 +48,7 @@ pub enum Command {
 /// Flags that say what a model is: shared by everything that reads an .onnx file.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Importing {
-    /// Fix a symbolic dimension; several sizes make one library with several shape sets
+    /// Fix a symbolic dimension; several sizes make several shape sets
     #[arg(long = "dim", value_name = "NAME=N,..", value_parser = parse_dim)]
     pub dims: Vec<(String, Vec<i64>)>,
     /// Say an input's shape: x=1x3x224x224
@@ -71,7 +71,7 @@ pub struct Compiling {
     /// Optimization level, 0 to 3
     #[arg(short = 'O', value_name = "LEVEL", default_value_t = DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=3))]
     pub opt_level: u8,
-    /// Winograd's algorithm for 3x3 convolutions: auto, off, aggressive
+    /// Winograd's 3x3 convolutions: auto, off, aggressive
     #[arg(long, value_name = "WHEN", default_value = "auto", value_enum, hide_possible_values = true)]
     pub winograd: Winograd,
     /// Prefer a small library to a fast one
@@ -118,7 +118,7 @@ pub struct Compile {
     /// The model
     #[arg(value_name = "MODEL.onnx", required = true)]
     pub model: Option<PathBuf>,
-    /// .so, .a or .o, with the C header beside it; or .h [default: the model's name with .so]
+    /// .so, .a or .o, each with its C header; or .h [default: MODEL.so]
     #[arg(short, value_name = "OUT")]
     pub output: Option<PathBuf>,
     /// Write this alone, text to standard output unless -o is given
