@@ -281,3 +281,24 @@ fn blame_is_in_the_type() {
          opset"
     );
 }
+
+#[test]
+fn dropouts_stay_where_they_are_to_be_trained() {
+    let m = Builder::new(13)
+        .input("x", 1, &[D::N(2), D::N(3)])
+        .tensor(f32s("ratio", &[], &[0.25]))
+        .node("Dropout", "first", &["x", "ratio"], &["h"])
+        .node("Relu", "", &["h"], &["r"])
+        .node("Dropout", "second", &["r"], &["y"])
+        .output("y");
+    let dropouts = |keep_dropouts| -> Vec<(f64, usize)> {
+        let g = m.import(&ImportOptions { keep_dropouts, ..ImportOptions::default() }).unwrap().graph;
+        let of = |n| match g.op(n) {
+            nncc_ir::Op::Dropout(d) => Some((d.ratio, d.stream)),
+            _ => None,
+        };
+        g.node_ids().filter_map(of).collect()
+    };
+    assert_eq!(dropouts(false), []);
+    assert_eq!(dropouts(true), [(0.25, 0), (0.5, 1)]);
+}
