@@ -105,12 +105,22 @@ pub struct RawOptions {
 
 /// Declares the function table and the way to fill it from symbols, from one list.
 macro_rules! abi_table {
-    ($($name:ident: fn($($arg:ty),*) $(-> $ret:ty)?;)*) => {
-        /// The functions of a library. Filled by name, from a shared library's symbols or from JIT memory's.
+    (@function $address:expr, fn($($arg:ty),*) $(-> $ret:ty)?) => {
+        // SAFETY: by the contract of `resolve` the address is that of a function of this very type; function pointers and data
+        // pointers are of one size on every target that nncc compiles for.
+        unsafe { std::mem::transmute::<*const c_void, unsafe extern "C" fn($($arg),*) $(-> $ret)?>($address) }
+    };
+    (
+        required { $($name:ident: fn($($arg:ty),*) $(-> $ret:ty)?;)* }
+        optional { $($extra:ident: fn($($extra_arg:ty),*) $(-> $extra_ret:ty)?;)* }
+    ) => {
+        /// The functions of a library. Filled by name, from a shared library's symbols or from JIT memory's. Functions that
+        /// describe and came later are optional: a library of before them runs as well.
         #[derive(Clone, Copy, Debug)]
         #[allow(missing_docs, reason = "documented in the generated header")]
         pub struct AbiTable {
             $(pub $name: unsafe extern "C" fn($($arg),*) $(-> $ret)?,)*
+            $(pub $extra: Option<unsafe extern "C" fn($($extra_arg),*) $(-> $extra_ret)?>,)*
         }
 
         impl AbiTable {
@@ -121,16 +131,15 @@ macro_rules! abi_table {
             pub unsafe fn resolve(
                 mut resolve: impl FnMut(&str) -> Option<*const c_void>,
             ) -> Result<AbiTable, &'static str> {
+                let mut find = |name| resolve(name).filter(|address| !address.is_null());
                 Ok(AbiTable {
                     $($name: {
                         let name = concat!("nncc_", stringify!($name));
-                        let address = resolve(name).filter(|address| !address.is_null()).ok_or(name)?;
-                        // SAFETY: by this function's contract the address is that of a function of this very type; function
-                        // pointers and data pointers are of one size on every target that nncc compiles for.
-                        unsafe {
-                            std::mem::transmute::<*const c_void, unsafe extern "C" fn($($arg),*) $(-> $ret)?>(address)
-                        }
+                        let address = find(name).ok_or(name)?;
+                        abi_table!(@function address, fn($($arg),*) $(-> $ret)?)
                     },)*
+                    $($extra: find(concat!("nncc_", stringify!($extra)))
+                        .map(|address| abi_table!(@function address, fn($($extra_arg),*) $(-> $extra_ret)?)),)*
                 })
             }
         }
@@ -138,28 +147,32 @@ macro_rules! abi_table {
 }
 
 abi_table! {
-    abi_version: fn() -> u32;
-    model_name: fn() -> *const c_char;
-    error_message: fn(i32) -> *const c_char;
-    set_count: fn() -> u32;
-    input_count: fn() -> u32;
-    output_count: fn() -> u32;
-    input: fn(u32, u32, *mut RawTensor) -> i32;
-    output: fn(u32, u32, *mut RawTensor) -> i32;
-    level_count: fn() -> u32;
-    level_name: fn(u32) -> *const c_char;
-    best_level: fn() -> i32;
-    step_count: fn(u32, u32) -> u32;
-    step: fn(u32, u32, u32, *mut RawStep) -> i32;
-    step_weights: fn(u32, u32, u32) -> u64;
-    bounds: fn(u32, u32, *mut Bounds) -> i32;
-    find_set: fn(*const RawTensor, u32, *mut u32) -> i32;
-    workspace_size: fn(u32, u32) -> u64;
-    create: fn(*const RawOptions, *mut *mut RawContext) -> i32;
-    context_level: fn(*const RawContext) -> i32;
-    set_trace: fn(*mut RawContext, Option<TraceFn>, *mut c_void) -> i32;
-    run: fn(*mut RawContext, u32, *const *const c_void, *const *mut c_void) -> i32;
-    run_tensors: fn(*mut RawContext, *const RawTensor, u32, *const RawTensor, u32) -> i32;
-    last_error: fn(*const RawContext) -> *const c_char;
-    destroy: fn(*mut RawContext);
+    required {
+        abi_version: fn() -> u32;
+        model_name: fn() -> *const c_char;
+        error_message: fn(i32) -> *const c_char;
+        set_count: fn() -> u32;
+        input_count: fn() -> u32;
+        output_count: fn() -> u32;
+        input: fn(u32, u32, *mut RawTensor) -> i32;
+        output: fn(u32, u32, *mut RawTensor) -> i32;
+        level_count: fn() -> u32;
+        level_name: fn(u32) -> *const c_char;
+        best_level: fn() -> i32;
+        step_count: fn(u32, u32) -> u32;
+        step: fn(u32, u32, u32, *mut RawStep) -> i32;
+        bounds: fn(u32, u32, *mut Bounds) -> i32;
+        find_set: fn(*const RawTensor, u32, *mut u32) -> i32;
+        workspace_size: fn(u32, u32) -> u64;
+        create: fn(*const RawOptions, *mut *mut RawContext) -> i32;
+        context_level: fn(*const RawContext) -> i32;
+        set_trace: fn(*mut RawContext, Option<TraceFn>, *mut c_void) -> i32;
+        run: fn(*mut RawContext, u32, *const *const c_void, *const *mut c_void) -> i32;
+        run_tensors: fn(*mut RawContext, *const RawTensor, u32, *const RawTensor, u32) -> i32;
+        last_error: fn(*const RawContext) -> *const c_char;
+        destroy: fn(*mut RawContext);
+    }
+    optional {
+        step_weights: fn(u32, u32, u32) -> u64;
+    }
 }

@@ -53,7 +53,7 @@ pub struct Step {
     pub macs: u64,
     /// Memory that it reads and writes at least once.
     pub bytes: u64,
-    /// The weights' part of it.
+    /// The weights' part of it; 0 where a library of an earlier nncc does not tell.
     pub weight_bytes: u64,
 }
 
@@ -200,7 +200,7 @@ impl Library {
             unsafe {
                 (self.inner.abi.step)(set, level, index, &mut raw);
                 let RawStep { name, op, kernel, tasks, macs, bytes } = raw;
-                let weight_bytes = (self.inner.abi.step_weights)(set, level, index);
+                let weight_bytes = self.inner.abi.step_weights.map_or(0, |weights| weights(set, level, index));
                 Step { name: text(name), op: text(op), kernel: text(kernel), tasks, macs, bytes, weight_bytes }
             }
         };

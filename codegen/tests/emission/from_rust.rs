@@ -203,6 +203,28 @@ fn trace_hook_sees_each_step_and_can_stop() {
     assert!(context.run_owned(&inputs).is_ok());
 }
 
+/// A library of before a description function came still loads and runs; one without a function that runs need does not.
+#[test]
+fn only_later_description_functions_may_be_missing() {
+    let (program, code) = host();
+    let jit = emit::jit(&program, &code, &EmitOptions::default()).unwrap();
+    let without = |missing: &str| {
+        // SAFETY: as in `in_memory`.
+        unsafe { AbiTable::resolve(|name| (name != missing).then(|| jit.symbol(name)).flatten()) }
+    };
+    for needed in ["nncc_step", "nncc_run", "nncc_destroy"] {
+        assert_eq!(without(needed).err(), Some(needed));
+    }
+    let old = without("nncc_step_weights").unwrap();
+    // SAFETY: as in `in_memory`.
+    let library = unsafe { Library::from_abi(old, jit).unwrap() };
+    let (known, unknown) = (in_memory().steps(0, 0), library.steps(0, 0));
+    assert!(known.iter().any(|step| step.weight_bytes > 0));
+    let untold = known.into_iter().map(|step| nncc_runtime::Step { weight_bytes: 0, ..step });
+    assert!(untold.eq(unknown), "the rest is told as before");
+    Context::new(&library).unwrap();
+}
+
 #[test]
 fn code_of_another_architecture_is_not_put_in_memory() {
     let (program, code) = affine(if cfg!(target_arch = "x86_64") { aarch64() } else { x86_64() });
