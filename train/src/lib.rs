@@ -8,6 +8,7 @@
 //! | [`trainer`], [`history`] | the loop, and what a run has come through |
 //! | [`recipe`], [`spec`] | all that determines a run, as a file and as flags |
 //! | [`schedule`] | learning rates over time |
+//! | [`report`], [`page`] | a run as one HTML page, and what nncc's pages share |
 //! | [`evaluate`], [`metrics`] | how good the network is |
 //! | [`checkpoint`] | files that a killed run goes on from |
 //! | [`picture`], [`arrays`] | pictures and NumPy arrays from files |
@@ -26,8 +27,10 @@ pub mod evaluate;
 pub mod history;
 pub mod loader;
 pub mod metrics;
+pub mod page;
 pub mod picture;
 pub mod recipe;
+pub mod report;
 pub mod schedule;
 pub mod seeds;
 pub mod spec;

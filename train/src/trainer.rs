@@ -317,8 +317,8 @@ impl<'a> Trainer<'a> {
                     return Ok(ControlFlow::Break(()));
                 }
                 let every = self.settings.checkpoint_updates.filter(|&every| every > 0);
-                let at_update = self.progress.batch % self.settings.accumulate as u64 == 0;
-                let due = every.is_some_and(|every| at_update && self.progress.updates % every == 0);
+                let at_update = self.progress.batch.is_multiple_of(self.settings.accumulate as u64);
+                let due = every.is_some_and(|every| at_update && self.progress.updates.is_multiple_of(every));
                 // The end of the epoch writes one anyway.
                 if due && number + 1 < batches {
                     self.checkpoint()?;

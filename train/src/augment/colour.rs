@@ -152,9 +152,9 @@ impl Components {
                 for row in &mut m {
                     (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
                 }
-                for k in 0..3 {
-                    (m[p][k], m[q][k]) = (c * m[p][k] - s * m[q][k], s * m[p][k] + c * m[q][k]);
-                }
+                let (mp, mq) = (m[p], m[q]);
+                m[p] = [0, 1, 2].map(|k| c * mp[k] - s * mq[k]);
+                m[q] = [0, 1, 2].map(|k| s * mp[k] + c * mq[k]);
                 let (vp, vq) = (v[p], v[q]);
                 v[p] = [0, 1, 2].map(|k| c * vp[k] - s * vq[k]);
                 v[q] = [0, 1, 2].map(|k| s * vp[k] + c * vq[k]);
