@@ -1,4 +1,4 @@
-//! Every operator, one file a family: attributes, shape inference, reference evaluation.
+//! Every operator, one file a family: attributes, shape inference, reference evaluation, gradient.
 //!
 //! The list below is the only one: [`Op`], parsing by name and dispatch are generated from it.
 
