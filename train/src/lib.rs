@@ -8,6 +8,7 @@
 //! | [`trainer`], [`history`] | the loop, and what a run has come through |
 //! | [`recipe`], [`spec`] | all that determines a run, as a file and as flags |
 //! | [`schedule`] | learning rates over time |
+//! | [`range_test`](mod@range_test) | which learning rates are worth trying |
 //! | [`report`], [`page`] | a run as one HTML page, and what nncc's pages share |
 //! | [`evaluate`], [`metrics`] | how good the network is |
 //! | [`checkpoint`] | files that a killed run goes on from |
@@ -29,6 +30,7 @@ pub mod loader;
 pub mod metrics;
 pub mod page;
 pub mod picture;
+pub mod range_test;
 pub mod recipe;
 pub mod report;
 pub mod schedule;
