@@ -56,15 +56,19 @@ pub struct ConvPanels {
 
 /// Weights of a convolution with as many output as input channels in each of its narrow groups, `[C, group, kernel..]`, as
 /// `[block of 16 channels][tap][input of the group][channel]`, f32; the last block is 8 wide where that is enough, lanes without
-/// a channel are 0.
+/// a channel are 0. Taps come in the order of the lists, as in [`ConvPanels`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DepthwisePanels {
     /// Channels.
     pub channels: usize,
     /// Channels of a group; 1 is depthwise.
     pub group: usize,
-    /// Taps of a channel.
-    pub taps: usize,
+    /// Size of the kernel in the source: depth, height, width.
+    pub kernel: [usize; 3],
+    /// The taps of each axis, in order.
+    pub taps: [Vec<usize>; 3],
+    /// Is the first axis of the source the input channel (of a transposed convolution) instead of the output channel?
+    pub transposed: bool,
 }
 
 /// A matrix `[K, N]` as `[panel of 16 columns][k][column]`, f32; the last panel is 8 wide where that is enough, columns beyond
@@ -165,12 +169,9 @@ impl ConstSource for Packed {
     fn len(&self) -> usize {
         match &self.recipe {
             Recipe::Raw => self.sources[0].elems() * self.sources[0].dtype().bytes(),
-            Recipe::ConvPanels(p) => {
-                let taps: usize = p.taps.iter().map(Vec::len).product();
-                4 * p.groups * padded_channels(p.outputs) * p.inputs * taps
-            }
-            Recipe::DepthwisePanels(p) => 4 * padded_channels(p.channels) * p.group * p.taps,
-            Recipe::MatrixPanels(p) => 4 * p.k * padded_channels(p.n),
+            Recipe::ConvPanels(p) => 4 * p.stored(),
+            Recipe::DepthwisePanels(p) => 4 * p.stored(),
+            Recipe::MatrixPanels(p) => 4 * p.stored(),
             Recipe::WinogradPanels(p) => 4 * p.inputs * p.outputs * p.minimal.inputs() * p.minimal.inputs(),
             Recipe::Padded(len) => 4 * len,
         }
@@ -220,15 +221,22 @@ fn put(out: &mut [u8], i: usize, x: f32) {
     out[4 * i..4 * i + 4].copy_from_slice(&x.to_le_bytes());
 }
 
+/// The taps that lists of each axis name, row-major, as places in a kernel of that size.
+fn tap_places([_, height, width]: [usize; 3], taps: &[Vec<usize>; 3]) -> Vec<usize> {
+    let lines = taps[0].iter().flat_map(|d| taps[1].iter().map(move |h| d * height + h));
+    lines.flat_map(|line| taps[2].iter().map(move |w| line * width + w)).collect()
+}
+
 impl ConvPanels {
+    /// Elements of the panels.
+    pub fn stored(&self) -> usize {
+        let taps: usize = self.taps.iter().map(Vec::len).product();
+        self.groups * padded_channels(self.outputs) * self.inputs * taps
+    }
+
     fn write(&self, w: &Floats<'_>, out: &mut [u8]) {
-        let [_, height, width] = self.kernel;
         let size: usize = self.kernel.iter().product();
-        let taps: Vec<usize> = self.taps[0]
-            .iter()
-            .flat_map(|d| self.taps[1].iter().map(move |h| d * height + h))
-            .flat_map(|dh| self.taps[2].iter().map(move |w| dh * width + w))
-            .collect();
+        let taps = tap_places(self.kernel, &self.taps);
         let mut at = 0;
         for group in 0..self.groups {
             for (m0, lanes) in channel_blocks(self.outputs) {
@@ -253,13 +261,28 @@ impl ConvPanels {
 }
 
 impl DepthwisePanels {
+    /// Elements of the panels.
+    pub fn stored(&self) -> usize {
+        padded_channels(self.channels) * self.group * self.taps.iter().map(Vec::len).product::<usize>()
+    }
+
+    /// Elements of the source from one output channel of a group to the next, and from one input channel to the next.
+    pub(crate) fn steps(&self) -> [usize; 2] {
+        let size: usize = self.kernel.iter().product();
+        if self.transposed { [size, self.group * size] } else { [self.group * size, size] }
+    }
+
     fn write(&self, w: &Floats<'_>, out: &mut [u8]) {
+        let size: usize = self.kernel.iter().product();
+        let [output_step, input_step] = self.steps();
         let mut at = 0;
         for (c0, lanes) in channel_blocks(self.channels) {
-            for tap in 0..self.taps {
+            for tap in tap_places(self.kernel, &self.taps) {
                 for input in 0..self.group {
                     for c in c0..self.channels.min(c0 + lanes) {
-                        put(out, at + c - c0, w.get((c * self.group + input) * self.taps + tap));
+                        let (group, output) = (c / self.group * self.group, c % self.group);
+                        let filter = group * self.group * size + output * output_step + input * input_step;
+                        put(out, at + c - c0, w.get(filter + tap));
                     }
                     at += lanes;
                 }
@@ -269,6 +292,11 @@ impl DepthwisePanels {
 }
 
 impl MatrixPanels {
+    /// Elements of the panels.
+    pub fn stored(&self) -> usize {
+        self.k * padded_channels(self.n)
+    }
+
     fn write(&self, b: &Floats<'_>, out: &mut [u8]) {
         let scale = f32::from_bits(self.scale);
         let mut at = 0;

@@ -1,15 +1,15 @@
 //! One form for matrix products, the one that code generation knows.
 //!
 //! ```text
-//! gemm a, b, c   trans_a = false, alpha = beta = 1, c absent or a constant vector [N], one number a column.
-//!                trans_b is free: weights are packed at compile time either way, so that [N, K] need not be turned.
+//! gemm a, b, c   alpha = beta = 1, c absent or a vector [N], one number a column. trans_a and trans_b are free: rows of a
+//!                turned matrix are read where they lie, and weights are packed either way, so that [N, K] need not be turned.
 //! matmul a, b    everything else; a constant b of rank 2 under an a of higher rank stays so: the kernel sees one matrix of
 //!                all rows, and no Reshape stands between the product and what fuses with it.
 //!
-//! gemm, trans_a                 -> gemm of transpose(a)
 //! gemm, alpha, beta, c          -> add(mul(gemm, alpha), mul(c, beta)): epilogue, or folded
 //! add(gemm or matmul 2-d, c[N]) -> gemm with c, if c is constant
-//! gemm without c, b no constant -> matmul, with b transposed if need be
+//! matmul 2-d of transpose(a)    -> gemm, trans_a; of transpose(b): trans_b
+//! gemm without c, not turned, b no constant -> matmul
 //! ```
 //!
 //! Floats only. Exact but for `alpha`, which the definition multiplies the sum by as well.
@@ -19,7 +19,6 @@ use crate::rewrite::{Found, No, Patch, Rule, dims, operand, result, rewrite, sol
 use nncc_ir::ops::elementwise::Binary;
 use nncc_ir::ops::matmul::{Gemm, MatMul};
 use nncc_ir::ops::reshape::Reshape;
-use nncc_ir::ops::transpose::Transpose;
 use nncc_ir::pointwise::BinaryFn;
 use nncc_ir::{Dim, Graph, NodeId, Op, ValueId};
 
@@ -31,7 +30,7 @@ fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
         g,
         cx,
         &[
-            Rule { name: "transposed_a", find: transposed_a },
+            Rule { name: "transposed", find: transposed },
             Rule { name: "factors", find: factors },
             Rule { name: "bias_behind", find: bias_behind },
             Rule { name: "computed_b", find: computed_b },
@@ -48,23 +47,37 @@ fn gemm(g: &Graph, n: NodeId) -> Result<&Gemm, No> {
     }
 }
 
-fn transposed_a(g: &Graph, n: NodeId) -> Found {
-    let m = gemm(g, n)?;
-    if !m.trans_a {
+/// Transposes in front of a product of matrices.
+fn transposed(g: &Graph, n: NodeId) -> Found {
+    let op = match g.op(n) {
+        Op::MatMul(_) => PLAIN,
+        Op::Gemm(m) => m.clone(),
+        _ => return Err(No::Match),
+    };
+    let (a, b, y) = (operand(g, n, 0)?, operand(g, n, 1)?, result(n));
+    if !g.ty(y).dtype.is_float() || g.ty(a).rank() != 2 || g.ty(b).rank() != 2 {
+        return Err(No::Match);
+    }
+    let turned = |v: ValueId| match g.op(v.node) {
+        Op::Transpose(t) if t.perm == [1, 0] => g.operand(v.node, 0),
+        _ => None,
+    };
+    let (from_a, from_b) = (turned(a), turned(b));
+    if from_a.is_none() && from_b.is_none() {
         return Err(No::Match);
     }
     let mut p = Patch::standing_for(&[n]);
-    let a = p.op(Transpose { perm: vec![1, 0] }, &[operand(g, n, 0)?.into()]);
-    let mut operands = vec![Some(a)];
-    operands.extend(g.operands(n).into_iter().skip(1).map(|v| v.map(Into::into)));
-    let y = p.op_optional(Gemm { trans_a: false, ..m.clone() }, operands);
-    p.replace(result(n), y);
+    let gemm = Gemm { trans_a: op.trans_a != from_a.is_some(), trans_b: op.trans_b != from_b.is_some(), ..op };
+    let mut operands = vec![Some(from_a.unwrap_or(a).into()), Some(from_b.unwrap_or(b).into())];
+    operands.extend(g.operands(n).into_iter().skip(2).map(|v| v.map(Into::into)));
+    let new = p.op_optional(gemm, operands);
+    p.replace(y, new);
     Ok(p)
 }
 
-/// Whether `c` is a constant with one number for each of the `columns`.
+/// Whether `c` is a vector with one number for each of the `columns`.
 fn is_bias(g: &Graph, c: ValueId, columns: &Dim) -> bool {
-    g.constant(c).is_some() && g.ty(c).shape == [columns.clone()]
+    g.ty(c).shape == [columns.clone()]
 }
 
 fn factors(g: &Graph, n: NodeId) -> Found {
@@ -73,7 +86,7 @@ fn factors(g: &Graph, n: NodeId) -> Found {
     let (a, b, c) = (operand(g, n, 0)?, operand(g, n, 1)?, g.operand(n, 2));
     let (dtype, columns) = (g.ty(y).dtype, &g.ty(y).shape[1]);
     let good_c = c.is_none_or(|c| is_bias(g, c, columns));
-    if m.trans_a || (m.alpha == 1.0 && (c.is_none() || (m.beta == 1.0 && good_c))) {
+    if m.alpha == 1.0 && (c.is_none() || (m.beta == 1.0 && good_c)) {
         return Err(No::Match);
     }
     let mut p = Patch::standing_for(&[n]);
@@ -112,7 +125,7 @@ fn bias_behind(g: &Graph, n: NodeId) -> Found {
     let (product, c) = if g.constant(y).is_some() { (x, y) } else { (y, x) };
     let op = match g.op(product.node) {
         Op::MatMul(_) => PLAIN,
-        Op::Gemm(m) if g.operand(product.node, 2).is_none() && !m.trans_a && m.alpha == 1.0 => m.clone(),
+        Op::Gemm(m) if g.operand(product.node, 2).is_none() && m.alpha == 1.0 => m.clone(),
         _ => return Err(No::Match),
     };
     let (a, b) = (operand(g, product.node, 0)?, operand(g, product.node, 1)?);
@@ -138,15 +151,11 @@ fn bias_behind(g: &Graph, n: NodeId) -> Found {
 fn computed_b(g: &Graph, n: NodeId) -> Found {
     let m = gemm(g, n)?;
     let (a, b) = (operand(g, n, 0)?, operand(g, n, 1)?);
-    if m.trans_a || m.alpha != 1.0 || g.constant(b).is_some() {
+    if m.trans_a || m.trans_b || m.alpha != 1.0 || g.operand(n, 2).is_some() || g.constant(b).is_some() {
         return Err(No::Match);
     }
     let mut p = Patch::standing_for(&[n]);
-    let b = if m.trans_b { p.op(Transpose { perm: vec![1, 0] }, &[b.into()]) } else { b.into() };
-    let mut y = p.op(MatMul {}, &[a.into(), b]);
-    if let Some(c) = g.operand(n, 2) {
-        y = p.op(Binary { function: BinaryFn::Add }, &[y, c.into()]);
-    }
+    let y = p.op(MatMul {}, &[a.into(), b.into()]);
     p.replace(result(n), y);
     Ok(p)
 }

@@ -239,6 +239,11 @@ pub fn div_rem_by(b: &mut Builder, v: Value, d: Value) -> (Value, Value) {
     (q, b.sub(v, whole))
 }
 
+/// `p + i * bytes`; nothing for the strides of a phase without taps, which are 0.
+pub fn along(b: &mut Builder, p: Value, i: Value, bytes: usize) -> Value {
+    if bytes == 0 { p } else { b.ptr(p.at(0).idx(i, bytes)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

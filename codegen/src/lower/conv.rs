@@ -3,9 +3,12 @@
 //! | template | needs |
 //! |---|---|
 //! | [`Winograd`] | 3x3, stride 1, where [`Algorithms`](super::Algorithms) say so |
-//! | [`Depthwise`] | f32, constant weights, blocked in and out, 1, 2, 4 or 8 channels a group on both sides |
-//! | [`Direct`] | f32, constant weights, blocked out, whole channel blocks a group or one group |
+//! | [`Depthwise`] | f32, blocked in and out, 1, 2, 4 or 8 channels a group on both sides |
+//! | [`Direct`] | f32, blocked out, whole channel blocks a group or one group |
 //! | [`Generic`] | nothing |
+//!
+//! Weights that are computed, as those that are trained, are packed for these templates by a step of their own ([`Packing`]);
+//! Winograd's are transformed at compile time alone.
 //!
 //! A transposed convolution with stride `s` is one direct convolution for each of the `s` residues of the output's index on
 //! each axis: of the taps only those that hit an input take part, and none of the zeros that a dilated input would hold.
@@ -16,19 +19,20 @@
 
 use super::cx::{Call, Operand};
 use super::fused::Behind;
+use super::panels::Packing;
 use super::{LowerCx, LowerError};
 use crate::kernels::conv::depthwise::Depthwise;
 use crate::kernels::conv::direct::Direct;
 use crate::kernels::conv::generic::{Generic, GenericAxis};
 use crate::kernels::conv::winograd::transform::Minimal;
 use crate::kernels::conv::winograd::{self, Walk, Winograd};
-use crate::kernels::conv::{Conv as ConvShape, Sink, Weights};
+use crate::kernels::conv::{Conv as ConvShape, Sink, Source, Weights};
 use crate::kernels::window::Axis;
 use crate::kir::Elem;
 use crate::pack::{ConvPanels, DepthwisePanels, Packed, WinogradPanels};
 use crate::program::Arg;
 use nncc_ir::ops::conv::{Conv, ConvTranspose};
-use nncc_ir::{BLOCK, Constant, DType, Layout, padded_channels};
+use nncc_ir::{BLOCK, Constant, DType, Layout};
 
 /// More phases than this would be more code than they are worth; a kernel with so large a stride is rare.
 const MOST_PHASES: usize = 16;
@@ -47,15 +51,12 @@ impl Parts {
         Ok(Parts { x: cx.input(0)?, w: cx.input(1)?, bias: cx.optional(2), y: cx.output(0), behind })
     }
 
-    /// The weights, if the blocked templates can take them and the output.
-    fn blocked_weights(&self) -> Option<Constant> {
-        let constant_bias = self.bias.as_ref().is_none_or(|b| b.constant().is_some());
-        let fits = self.y.dtype == DType::F32
+    /// May the blocked templates take the operands and the output?
+    fn is_blocked(&self) -> bool {
+        self.y.dtype == DType::F32
             && self.y.layout == Layout::Blocked
             && (3..=5).contains(&self.x.rank())
-            && constant_bias
-            && self.x.dims[1] > 0;
-        if fits { self.w.constant().cloned() } else { None }
+            && self.x.dims[1] > 0
     }
 
     /// Does an operand that is read at the output's elements lie in the output's memory?
@@ -65,33 +66,41 @@ impl Parts {
 
     /// The spatial axes, in the attributes' own terms.
     fn axes(&self, strides: &[usize], dilations: &[usize], pads: &[usize]) -> Vec<GenericAxis> {
-        let extents = self.x.dims.iter().zip(&self.y.dims).zip(&self.w.dims).skip(2);
-        let axis = |(i, ((&input, &output), &kernel))| {
-            let (stride, dilation, pad) = (strides[i], dilations[i], pads[i]);
-            GenericAxis { input, output, kernel, stride, dilation, pad }
-        };
-        extents.enumerate().map(axis).collect()
+        axes_of([&self.x.dims, &self.y.dims, &self.w.dims], strides, dilations, pads)
+    }
+
+    /// The bias as the blocked templates read it, if there is one.
+    fn bias(&self, cx: &mut LowerCx<'_, '_>, packing: &mut Packing) -> Result<Option<Arg>, LowerError> {
+        self.bias.as_ref().map(|bias| packing.padded(cx, bias, self.y.dims[1])).transpose()
     }
 
     /// The operands in the order of the templates.
-    fn args(&self, cx: &mut LowerCx<'_, '_>, weights: Arg) -> Result<Vec<Arg>, LowerError> {
+    fn args(&self, cx: &mut LowerCx<'_, '_>, weights: Arg, bias: Option<Arg>) -> Result<Vec<Arg>, LowerError> {
         let mut args = vec![cx.arg(&self.x)?, weights];
-        if let Some(bias) = &self.bias {
-            args.push(match bias.constant() {
-                Some(c) if self.y.dtype == DType::F32 => {
-                    cx.packed(Packed::padded(c.clone(), padded_channels(self.y.dims[1])))
-                }
-                _ => cx.arg(bias)?,
-            });
-        }
+        args.extend(bias);
         args.extend(&self.behind.args);
         args.push(cx.arg(&self.y)?);
         Ok(args)
     }
 }
 
+/// The spatial axes of a convolution with operands of these extents: x, y, w.
+pub(super) fn axes_of(
+    [x, y, w]: [&[usize]; 3],
+    strides: &[usize],
+    dilations: &[usize],
+    pads: &[usize],
+) -> Vec<GenericAxis> {
+    let extents = x.iter().zip(y).zip(w).skip(2);
+    let axis = |(i, ((&input, &output), &kernel))| {
+        let (stride, dilation, pad) = (strides[i], dilations[i], pads[i]);
+        GenericAxis { input, output, kernel, stride, dilation, pad }
+    };
+    extents.enumerate().map(axis).collect()
+}
+
 /// Lists of one entry a spatial axis, with what stands for missing axes in front.
-fn three<T: Clone>(list: &[T], missing: T) -> [T; 3] {
+pub(super) fn three<T: Clone>(list: &[T], missing: T) -> [T; 3] {
     std::array::from_fn(|i| (i + list.len()).checked_sub(3).map_or(missing.clone(), |i| list[i].clone()))
 }
 
@@ -100,7 +109,7 @@ pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Resu
     let parts = Parts::of(cx, behind)?;
     let (x, y, w) = (&parts.x, &parts.y, &parts.w);
     let (inputs, outputs) = (w.dims[1], w.dims[0] / op.group);
-    if let Some(weights) = parts.blocked_weights() {
+    if parts.is_blocked() {
         let sliding = |a: &GenericAxis| Axis::sliding(a.input, a.output, a.kernel, a.stride, a.dilation, a.pad);
         let axes: Vec<Axis> = parts.axes(&op.strides, &op.dilations, &op.pads).iter().map(sliding).collect();
         let shape = ConvShape {
@@ -115,32 +124,17 @@ pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Resu
             bias: parts.bias.is_some(),
             epilogue: parts.behind.epilogue.clone(),
         };
+        if let Some(weights) = w.constant()
+            && winograd::fits(&shape)
+            && let Some(minimal) = cx.algorithms().of(weights, inputs, outputs)
+        {
+            return lower_winograd(cx, &parts, &shape, minimal, weights.clone());
+        }
         let kernel = three(&w.dims[2..], 1);
-        if op.group > 1
-            && inputs == outputs
-            && BLOCK.is_multiple_of(inputs)
-            && inputs < BLOCK
-            && x.layout == Layout::Blocked
-        {
-            let depthwise = Depthwise::new(cx.target(), &shape);
-            if depthwise.is_small() {
-                let panels = DepthwisePanels { channels: y.dims[1], group: inputs, taps: shape.taps() };
-                let weights = cx.packed(Packed::depthwise(panels, weights));
-                let args = parts.args(cx, weights)?;
-                cx.scratch(depthwise.scratch());
-                let id = cx.kernel(depthwise.kernel());
-                cx.step(Call::new(id, &args, depthwise.tasks()));
-                return Ok(());
-            }
-        } else if winograd::fits(&shape)
-            && let Some(minimal) = cx.algorithms().of(&weights, inputs, outputs)
-        {
-            return lower_winograd(cx, &parts, &shape, minimal, weights);
-        } else if direct_channels(&shape) {
-            let taps = kernel.map(|k| (0..k).collect());
-            if lower_direct(cx, &parts, &shape, kernel, taps, weights, false)? {
-                return Ok(());
-            }
+        let taps = kernel.map(|k| (0..k).collect());
+        let phase = Phase { channels: y.dims[1], shape, taps };
+        if phase.fits(cx, &parts) {
+            return lower_phases(cx, &parts, kernel, vec![phase], false);
         }
     }
     let axes = parts.axes(&op.strides, &op.dilations, &op.pads);
@@ -154,14 +148,12 @@ pub(super) fn lower_transpose(op: &ConvTranspose, behind: Behind, cx: &mut Lower
     let (inputs, outputs) = (w.dims[0] / op.group, w.dims[1]);
     let spatial = x.rank() - 2;
     let phases: usize = (0..spatial).map(|i| op.strides[i].min(y.dims[i + 2].max(1))).product();
-    if let Some(weights) = parts.blocked_weights()
-        && phases <= MOST_PHASES
-    {
+    if parts.is_blocked() && phases <= MOST_PHASES {
         let axes: Vec<Vec<(Axis, Vec<usize>)>> =
             parts.axes(&op.strides, &op.dilations, &op.pads).iter().map(phases_of).collect();
         let axes = three(&axes, vec![(Axis::UNIT, vec![0])]);
         let kernel = three(&w.dims[2..], 1);
-        let mut shapes = Vec::new();
+        let mut phases = Vec::new();
         for (d, dt) in &axes[0] {
             for (h, ht) in &axes[1] {
                 for (w, wt) in &axes[2] {
@@ -177,22 +169,90 @@ pub(super) fn lower_transpose(op: &ConvTranspose, behind: Behind, cx: &mut Lower
                         bias: parts.bias.is_some(),
                         epilogue: parts.behind.epilogue.clone(),
                     };
-                    shapes.push((shape, [dt.clone(), ht.clone(), wt.clone()]));
+                    phases.push(Phase { channels: y.dims[1], shape, taps: [dt.clone(), ht.clone(), wt.clone()] });
                 }
             }
         }
-        let fits = |(shape, _): &(ConvShape, _)| {
-            direct_channels(shape) && Direct::new(cx.target(), shape, parts.in_place()).is_small()
-        };
-        if shapes.iter().all(fits) {
-            for (shape, taps) in shapes {
-                lower_direct(cx, &parts, &shape, kernel, taps, weights.clone(), true)?;
-            }
-            return Ok(());
+        if phases.iter().all(|phase| phase.fits(cx, &parts)) {
+            return lower_phases(cx, &parts, kernel, phases, true);
         }
     }
     let axes = parts.axes(&op.strides, &op.dilations, &op.pads);
     lower_generic(cx, &parts, op.group, [inputs, outputs], axes, true)
+}
+
+/// A convolution, or a part of a transposed one that is one.
+struct Phase {
+    /// Output channels of all groups.
+    channels: usize,
+    shape: ConvShape,
+    /// Which taps of the kernel, axis by axis.
+    taps: [Vec<usize>; 3],
+}
+
+impl Phase {
+    /// Are the groups as the depthwise template needs them?
+    fn is_narrow(&self) -> bool {
+        let ConvShape { groups, inputs, outputs, source, .. } = self.shape;
+        groups > 1 && inputs == outputs && BLOCK.is_multiple_of(inputs) && inputs < BLOCK && source == Source::Blocked
+    }
+
+    /// Will one of the templates take it?
+    fn fits(&self, cx: &LowerCx<'_, '_>, parts: &Parts) -> bool {
+        if self.is_narrow() {
+            return Depthwise::new(cx.target(), &self.shape).is_small();
+        }
+        direct_channels(&self.shape) && Direct::new(cx.target(), &self.shape, parts.in_place()).is_small()
+    }
+
+    /// Packs the weights.
+    fn weights(
+        &self,
+        cx: &mut LowerCx<'_, '_>,
+        packing: &mut Packing,
+        weights: &Operand,
+        kernel: [usize; 3],
+        transposed: bool,
+    ) -> Result<Arg, LowerError> {
+        let ConvShape { groups, inputs, outputs, .. } = self.shape;
+        let (channels, taps) = (self.channels, self.taps.clone());
+        if self.is_narrow() {
+            packing.depthwise(cx, DepthwisePanels { channels, group: inputs, kernel, taps, transposed }, weights)
+        } else {
+            packing.conv(cx, ConvPanels { groups, inputs, outputs, kernel, taps, transposed }, weights)
+        }
+    }
+}
+
+/// Appends the steps of a convolution's phases, and before them what packs their weights.
+fn lower_phases(
+    cx: &mut LowerCx<'_, '_>,
+    parts: &Parts,
+    kernel: [usize; 3],
+    phases: Vec<Phase>,
+    transposed: bool,
+) -> Result<(), LowerError> {
+    let mut packing = Packing::new();
+    let weights = phases.iter().map(|phase| phase.weights(cx, &mut packing, &parts.w, kernel, transposed));
+    let weights = weights.collect::<Result<Vec<_>, _>>()?;
+    let bias = parts.bias(cx, &mut packing)?;
+    packing.lower(cx);
+    for (phase, weights) in phases.iter().zip(weights) {
+        let (shape, mut args) = (&phase.shape, parts.args(cx, weights, bias)?);
+        let (kernel, tasks) = if phase.is_narrow() {
+            let depthwise = Depthwise::new(cx.target(), shape);
+            cx.scratch(depthwise.scratch());
+            (depthwise.kernel(), depthwise.tasks())
+        } else {
+            let direct = Direct::new(cx.target(), shape, parts.in_place());
+            cx.scratch(direct.scratch());
+            args.push(cx.constant(direct.shape()));
+            (direct.kernel(), direct.tasks())
+        };
+        let call = Call::new(cx.kernel(kernel), &args, tasks);
+        cx.step(if transposed { call.with_macs(shape.macs()) } else { call });
+    }
+    Ok(())
 }
 
 /// The phases of one axis of a transposed convolution, each with its taps in the order of the inputs that they read.
@@ -231,7 +291,10 @@ fn lower_winograd(
     let panels = WinogradPanels { inputs: shape.inputs, outputs: shape.outputs, minimal };
     let weights = cx.packed(Packed::winograd(panels, weights));
     cx.scratch(winograd.scratch());
-    let args = parts.args(cx, weights)?;
+    let mut packing = Packing::new();
+    let bias = parts.bias(cx, &mut packing)?;
+    packing.lower(cx);
+    let args = parts.args(cx, weights, bias)?;
     if let Walk::Blocked { .. } = winograd.walk() {
         let (kernel, tasks) = winograd.blocked_kernel();
         let id = cx.kernel(kernel);
@@ -267,32 +330,6 @@ fn direct_channels(shape: &ConvShape) -> bool {
     (shape.groups == 1 || whole) && shape.inputs > 0 && shape.outputs > 0
 }
 
-/// Appends a direct convolution; false when its code would be too large.
-fn lower_direct(
-    cx: &mut LowerCx<'_, '_>,
-    parts: &Parts,
-    shape: &ConvShape,
-    kernel: [usize; 3],
-    taps: [Vec<usize>; 3],
-    weights: Constant,
-    transposed: bool,
-) -> Result<bool, LowerError> {
-    let direct = Direct::new(cx.target(), shape, parts.in_place());
-    if !direct.is_small() {
-        return Ok(false);
-    }
-    let (groups, inputs, outputs) = (shape.groups, shape.inputs, shape.outputs);
-    let panels = ConvPanels { groups, inputs, outputs, kernel, taps, transposed };
-    let weights = cx.packed(Packed::conv(panels, weights));
-    let mut args = parts.args(cx, weights)?;
-    args.push(cx.constant(direct.shape()));
-    cx.scratch(direct.scratch());
-    let id = cx.kernel(direct.kernel());
-    let call = Call::new(id, &args, direct.tasks());
-    cx.step(if transposed { call.with_macs(shape.macs()) } else { call });
-    Ok(true)
-}
-
 fn lower_generic(
     cx: &mut LowerCx<'_, '_>,
     parts: &Parts,
@@ -320,7 +357,8 @@ fn lower_generic(
         epilogue: parts.behind.epilogue.clone(),
     };
     let weights = cx.arg(&parts.w)?;
-    let args = parts.args(cx, weights)?;
+    let bias = parts.bias.as_ref().map(|bias| cx.arg(bias)).transpose()?;
+    let args = parts.args(cx, weights, bias)?;
     let id = cx.kernel(generic.kernel());
     cx.step(Call::new(id, &args, generic.tasks()));
     Ok(())
@@ -332,7 +370,7 @@ mod tests {
     use nncc_ir::ops::conv::{Conv, ConvTranspose};
     use nncc_ir::ops::fused::Fused;
     use nncc_ir::pointwise::BinaryFn;
-    use nncc_ir::{DType, Graph, Layout, Op, Origin, Pointwise, ValueId};
+    use nncc_ir::{DType, Graph, Layout, Op, Origin, Pointwise, Tensor, ValueId};
     use proptest::prelude::*;
 
     /// One convolution to compile; `transposed` reads the same numbers as a transposed one.
@@ -350,6 +388,8 @@ mod tests {
         layouts: [Layout; 2],
         bias: bool,
         transposed: bool,
+        /// Are weights and bias inputs of the graph?
+        computed: bool,
     }
 
     impl Problem {
@@ -368,6 +408,7 @@ mod tests {
                 layouts: [Layout::Blocked; 2],
                 bias: true,
                 transposed: false,
+                computed: false,
             }
         }
 
@@ -394,6 +435,10 @@ mod tests {
             [x, w]
         }
 
+        fn weights(&self) -> [Tensor; 2] {
+            [tensor(2, &self.dims()[1]), tensor(3, &[self.group * self.outputs])]
+        }
+
         fn terms(&self) -> usize {
             self.inputs * self.kernel.iter().product::<usize>() + 1
         }
@@ -405,11 +450,16 @@ mod tests {
         }
 
         fn add(&self, g: &mut Graph, op: Op, extras: &[ValueId]) -> Option<ValueId> {
-            let [x, w] = self.dims();
+            let [x, _] = self.dims();
             let xv = g.add_input("x", nncc_ir::TensorType::fixed(DType::F32, &x));
             g.set_layout(xv, self.layouts[0]);
-            let wv = constant(g, "w", &tensor(2, &w));
-            let bv = self.bias.then(|| constant(g, "b", &tensor(3, &[self.group * self.outputs])));
+            let weights = |g: &mut Graph, name: &str, t: &Tensor| match self.computed {
+                true => g.add_input(name, t.ty()),
+                false => constant(g, name, t),
+            };
+            let [w, b] = self.weights();
+            let wv = weights(g, "w", &w);
+            let bv = self.bias.then(|| weights(g, "b", &b));
             let mut operands = vec![Some(xv), Some(wv), bv];
             operands.extend(extras.iter().map(|&v| Some(v)));
             let node = g.add(op, &operands, Origin::named("conv"), &["y"]).ok()?;
@@ -423,7 +473,11 @@ mod tests {
             let mut g = Graph::new("conv");
             let y = self.add(&mut g, self.op(), &[]).expect("a valid problem");
             g.add_output("out", y);
-            let inputs = [tensor(1, &self.dims()[0])];
+            let mut inputs = vec![tensor(1, &self.dims()[0])];
+            if self.computed {
+                inputs.extend(self.weights());
+                inputs.truncate(2 + usize::from(self.bias));
+            }
             check(&g, &inputs, &sum_tolerance(&g, &inputs, self.terms()));
         }
     }
@@ -445,8 +499,8 @@ mod tests {
         let axis = (1usize..if transposed { 7 } else { 14 }, 1usize..4, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
         let layout = || prop_oneof![3 => Just(Layout::Blocked), 1 => Just(Layout::RowMajor)];
         let axes = prop::collection::vec(axis, 1..4);
-        (1usize..3, groups, axes, layout(), layout(), any::<bool>())
-            .prop_map(move |(batch, (group, inputs, outputs), axes, from, to, bias)| {
+        (1usize..3, groups, axes, layout(), layout(), any::<bool>(), any::<bool>())
+            .prop_map(move |(batch, (group, inputs, outputs), axes, from, to, bias, computed)| {
                 type Axis = (usize, usize, usize, usize, usize, usize);
                 let take = |f: fn(&Axis) -> usize| axes.iter().map(f).collect();
                 let three = axes.len() == 3;
@@ -470,13 +524,14 @@ mod tests {
                     layouts: [from, to],
                     bias,
                     transposed,
+                    computed,
                 }
             })
             .prop_filter("no output", Problem::is_valid)
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn convolutions_agree(p in problem(false)) {
@@ -538,6 +593,22 @@ mod tests {
         let dilated = Problem { dilations: vec![3, 4], pads: vec![5, 5, 5, 5], ..Problem::plain(16, 16, [3, 6]) };
         wide.check();
         dilated.check();
+    }
+
+    #[test]
+    fn computed_weights_are_packed() {
+        let dense = Problem { computed: true, ..Problem::plain(17, 40, [5, 7]) };
+        let gradient = Problem { transposed: true, bias: false, ..dense.clone() };
+        let strided = Problem { strides: vec![2, 2], ..gradient.clone() };
+        let first = Problem { layouts: [Layout::RowMajor, Layout::Blocked], ..Problem::plain(3, 24, [9, 9]) };
+        let first = Problem { kernel: vec![7, 7], strides: vec![2, 2], pads: vec![3; 4], computed: true, ..first };
+        let depthwise = Problem { group: 19, computed: true, ..Problem::plain(1, 1, [5, 9]) };
+        let depthwise_gradient = Problem { transposed: true, strides: vec![2, 2], ..depthwise.clone() };
+        let narrow = Problem { group: 5, computed: true, ..Problem::plain(4, 4, [5, 9]) };
+        let narrow_gradient = Problem { transposed: true, ..narrow.clone() };
+        for p in [dense, gradient, strided, first, depthwise, depthwise_gradient, narrow, narrow_gradient] {
+            p.check();
+        }
     }
 
     #[test]

@@ -2,25 +2,28 @@
 //!
 //! | template | needs |
 //! |---|---|
-//! | [`Direct`] with packed weights | f32; b a constant of rank 2; a not transposed, no addend but a constant vector |
+//! | [`Direct`] with packed weights | f32; b a constant of rank 2, or computed and transposed; no addend but a vector |
 //! | [`Direct`] with rows as they lie | f32; b `[.., K, N]` at run time; batch axes equal, or all of one operand's are 1 |
 //! | [`Generic`] | nothing |
+//!
+//! A transposed a needs no copy: its rows are read where they lie, a pixel beside the other.
 //!
 //! A matrix product is a convolution with one tap whose pixels are the rows. With a shared b, all batches are one matrix of
 //! more rows; one row streams the panels of b (four at a time, so that there are enough sums to hide the latency).
 
 use super::cx::{Call, Operand};
 use super::fused::Behind;
+use super::panels::Packing;
 use super::{LowerCx, LowerError};
 use crate::kernels::conv::direct::Direct;
 use crate::kernels::conv::{Conv, Sink, Source, Weights};
 use crate::kernels::matmul::{Generic, Strides};
 use crate::kernels::window::Axis;
-use crate::pack::{MatrixPanels, Packed};
+use crate::pack::MatrixPanels;
 use crate::program::Arg;
+use nncc_ir::DType;
 use nncc_ir::broadcast::broadcast_strides;
 use nncc_ir::ops::matmul::Gemm;
-use nncc_ir::{DType, padded_channels};
 
 /// A product with its operands as matrices.
 struct Product {
@@ -96,20 +99,17 @@ impl Product {
         self.lower_generic(cx)
     }
 
-    /// The bias, if the addend is one: a constant, one number a column.
-    fn bias(&self) -> Option<Packed> {
-        let c = self.c.as_ref()?;
+    /// The bias, if the addend is one: one number a column.
+    fn bias(&self) -> Option<&Operand> {
         let n = self.extents[2];
-        let vector = c.elems() == n && c.dims.last() == Some(&n) && self.beta == 1.0;
-        let c = c.constant().filter(|_| vector)?;
-        Some(Packed::padded(c.clone(), padded_channels(n)))
+        self.c.as_ref().filter(|c| c.elems() == n && c.dims.last() == Some(&n) && self.beta == 1.0)
     }
 
     /// The product as a convolution with one tap, if it is one.
     fn as_conv(&self, behind: &Behind) -> Option<Conv> {
         let [m, k, n] = self.extents;
         let images: usize = self.batch.iter().product();
-        if (self.c.is_some() && self.bias().is_none()) || self.trans_a || k == 0 {
+        if (self.c.is_some() && self.bias().is_none()) || k == 0 {
             return None;
         }
         let (batches_a, batches_b) = (self.a.elems() / (m * k).max(1), self.b.elems() / (k * n).max(1));
@@ -120,16 +120,21 @@ impl Product {
             _ => None,
         };
         let (image_a, image_b) = (distance(batches_a, m * k)?, distance(batches_b, k * n)?);
-        let constant = self.b.constant().is_some() && batches_b == 1;
+        let constant = self.b.constant().is_some();
         // One matrix of all rows where b is shared.
         let (batch, rows) = if image_b == 0 && image_a != 0 { (1, images * m) } else { (images, m) };
-        let (weights, scale_fits) = match constant {
-            true => (Weights::Panels, true),
-            false => (Weights::Rows { image: image_b }, self.alpha == 1.0 && !self.trans_b),
+        let weights = match batches_b {
+            1 if constant || self.trans_b => Weights::Panels,
+            _ if self.trans_b => return None,
+            _ => Weights::Rows { image: image_b },
         };
-        if !scale_fits {
+        if !constant && self.alpha != 1.0 {
             return None;
         }
+        let source = match self.trans_a {
+            true => Source::Matrix { row: 1, column: m, image: image_a },
+            false => Source::Matrix { row: k, column: 1, image: image_a },
+        };
         let row = Axis { inputs: rows, outputs: rows, out_extent: rows, ..Axis::UNIT };
         Some(Conv {
             batch,
@@ -137,7 +142,7 @@ impl Product {
             inputs: k,
             outputs: n,
             axes: [Axis::UNIT, Axis::UNIT, row],
-            source: Source::Matrix { row: k, column: 1, image: image_a },
+            source,
             weights,
             sink: Sink::Matrix,
             bias: self.c.is_some(),
@@ -149,19 +154,18 @@ impl Product {
         let in_place = behind.args.iter().any(|arg| Some(*arg) == self.y.memory());
         let direct = Direct::new(cx.target(), shape, in_place);
         let [_, k, n] = self.extents;
-        let weights = match (shape.weights, self.b.constant()) {
-            (Weights::Panels, Some(b)) => {
+        let mut packing = Packing::new();
+        let weights = match shape.weights {
+            Weights::Panels => {
                 let scale = (self.alpha as f32).to_bits();
-                let dims = if self.trans_b { [n, k] } else { [k, n] };
-                let b = b.reshaped(&dims).ok_or_else(|| cx.internal("a constant of another size"))?;
-                cx.packed(Packed::matrix(MatrixPanels { k, n, transposed: self.trans_b, scale }, b))
+                packing.matrix(cx, MatrixPanels { k, n, transposed: self.trans_b, scale }, &self.b)?
             }
-            _ => cx.arg(&self.b)?,
+            Weights::Rows { .. } => cx.arg(&self.b)?,
         };
+        let bias = self.bias().map(|bias| packing.padded(cx, bias, n)).transpose()?;
+        packing.lower(cx);
         let mut args = vec![cx.arg(&self.a)?, weights];
-        if let Some(bias) = self.bias() {
-            args.push(cx.packed(bias));
-        }
+        args.extend(bias);
         args.extend(&behind.args);
         args.push(cx.arg(&self.y)?);
         args.push(cx.constant(direct.shape()));
@@ -209,14 +213,17 @@ impl Product {
 pub(super) fn takes_epilogue(gemm: Option<&Gemm>, operands: &[Option<Operand>], y: &Operand) -> bool {
     let [Some(a), Some(b), ..] = operands else { return false };
     let f32s = operands.iter().flatten().all(|o| o.dtype == DType::F32) && y.dtype == DType::F32;
-    let plain = gemm.is_none_or(|g| !g.trans_a && g.alpha == 1.0 && g.beta == 1.0);
+    let plain = gemm.is_none_or(|g| g.alpha == 1.0 && g.beta == 1.0);
+    let columns = *y.dims.last().unwrap_or(&0);
     let c = operands.get(2).and_then(Option::as_ref);
-    let bias = c.is_none_or(|c| c.constant().is_some() && c.elems() == *y.dims.last().unwrap_or(&0) && c.rank() <= 2);
-    let constant_b = b.constant().is_some() && b.rank() == 2;
-    let inner = a.dims.last().copied().unwrap_or(0);
+    let bias = c.is_none_or(|c| c.elems() == columns && c.dims.last() == Some(&columns));
+    let inner = match gemm {
+        Some(gemm) if gemm.trans_a => a.dims[0],
+        _ => a.dims.last().copied().unwrap_or(0),
+    };
     // Displacements of an unrolled stretch are 32 bits: what `Direct::is_small` refuses.
-    let small = inner.max(*y.dims.last().unwrap_or(&0)) < 1 << 22;
-    f32s && plain && bias && constant_b && a.rank() >= 2 && inner > 0 && small && !(gemm.is_none() && c.is_some())
+    let pitch = a.dims.last().copied().unwrap_or(0).max(columns);
+    f32s && plain && bias && b.rank() == 2 && a.rank() >= 2 && inner > 0 && pitch < 1 << 22
 }
 
 #[cfg(test)]
@@ -283,23 +290,34 @@ mod tests {
     fn gemm_forms_agree() {
         for (trans_a, trans_b, alpha, beta, c) in [
             (false, false, 1.0, 1.0, Some(vec![20])),
+            (true, false, 1.0, 1.0, Some(vec![20])),
+            (true, true, 1.0, 1.0, None),
             (false, true, 1.0, 1.0, Some(vec![1, 20])),
             (false, true, 0.5, 1.0, None),
             (true, false, 1.0, 2.0, Some(vec![7, 1])),
             (true, true, 1.5, 0.5, Some(vec![7, 20])),
             (false, false, 1.0, 1.0, Some(vec![])),
         ] {
-            let mut g = Graph::new("gemm");
-            let a = if trans_a { [19, 7] } else { [7, 19] };
-            let b = if trans_b { [20, 19] } else { [19, 20] };
-            let x = g.add_input("a", TensorType::fixed(DType::F32, &a));
-            let w = constant(&mut g, "b", &tensor(2, &b));
-            let c = c.map(|c| constant(&mut g, "c", &tensor(3, &c)));
-            let op = Gemm { trans_a, trans_b, alpha, beta };
-            let node = g.add(op, &[Some(x), Some(w), c], Origin::named("gemm"), &["y"]).expect("operands that fit");
-            g.add_output("out", nncc_ir::ValueId { node, out: 0 });
-            let inputs = [tensor(1, &a)];
-            check(&g, &inputs, &sum_tolerance(&g, &inputs, 21));
+            for computed in [false, true] {
+                let mut g = Graph::new("gemm");
+                let a = tensor(1, if trans_a { &[19, 7] } else { &[7, 19] });
+                let b = tensor(2, if trans_b { &[20, 19] } else { &[19, 20] });
+                let mut inputs = vec![a];
+                let x = g.add_input("a", inputs[0].ty());
+                let mut operand = |g: &mut Graph, name: &str, t: Tensor| {
+                    if !computed {
+                        return constant(g, name, &t);
+                    }
+                    inputs.push(t);
+                    g.add_input(name, inputs[inputs.len() - 1].ty())
+                };
+                let w = operand(&mut g, "b", b);
+                let c = c.as_ref().map(|c| operand(&mut g, "c", tensor(3, c)));
+                let op = Gemm { trans_a, trans_b, alpha, beta };
+                let node = g.add(op, &[Some(x), Some(w), c], Origin::named("gemm"), &["y"]).expect("operands that fit");
+                g.add_output("out", nncc_ir::ValueId { node, out: 0 });
+                check(&g, &inputs, &sum_tolerance(&g, &inputs, 21));
+            }
         }
     }
 
@@ -321,6 +339,27 @@ mod tests {
             let y = g.add1(op, &[x, w, r, scale], Origin::named("fused"), "y").expect("operands that fit");
             g.add_output("out", y);
             let inputs = [tensor(1, &[3, 4, 11]), tensor(3, &[3, 4, n])];
+            check(&g, &inputs, &sum_tolerance(&g, &inputs, 30));
+        }
+    }
+
+    #[test]
+    fn epilogues_run_on_computed_factors() {
+        // relu(a^T . b^T + c + r) with every operand computed, columns that end inside a vector.
+        for (trans_a, trans_b) in [(false, false), (true, false), (true, true), (false, true)] {
+            let mut g = Graph::new("gemm");
+            let a = tensor(1, if trans_a { &[11, 9] } else { &[9, 11] });
+            let b = tensor(2, if trans_b { &[21, 11] } else { &[11, 21] });
+            let inputs = [a, b, tensor(3, &[21]), tensor(4, &[9, 21])];
+            let v: Vec<_> = inputs.iter().enumerate().map(|(i, t)| g.add_input(&format!("x{i}"), t.ty())).collect();
+            let program = Pointwise::build(&[DType::F32; 2], |b, x| {
+                let sum = b.binary(BinaryFn::Add, x[0], x[1]);
+                b.binary_const(BinaryFn::Max, sum, 0.0)
+            });
+            let root = Op::from(Gemm { trans_a, trans_b, alpha: 1.0, beta: 1.0 });
+            let op = Fused { root: Some(Box::new(root)), program, root_operands: 3 };
+            let y = g.add1(op, &v, Origin::named("fused"), "y").expect("operands that fit");
+            g.add_output("out", y);
             check(&g, &inputs, &sum_tolerance(&g, &inputs, 30));
         }
     }

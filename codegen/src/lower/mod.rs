@@ -26,6 +26,7 @@
 //! | [`movement`] | what operators share that only move elements: boxes as strided copies |
 //! | [`cx`] | what a lowering sees: operands, constants, kernels, steps |
 //! | `fused` | an operator with an elementwise program behind it |
+//! | `panels` | weights for the templates: constants, or packed by a step |
 //! | [`algorithm`] | which convolutions Winograd computes, chosen for the whole model |
 //! | [`placement`] | where values lie: what is asked of a memory plan |
 //! | [`pools`] | constants and kernels, each once |
@@ -46,6 +47,7 @@ pub mod movement;
 pub mod norm;
 pub mod one_hot;
 pub mod pad;
+mod panels;
 pub mod placement;
 mod pool;
 pub mod pools;

@@ -91,6 +91,7 @@ pub fn identity(dims: &[usize]) -> BoxMap {
 /// A region between two operands, by their positions in a list of arguments.
 pub struct Moves {
     dtype: DType,
+    label: &'static str,
     sources: Vec<Arg>,
     destinations: Vec<Arg>,
     regions: Vec<(usize, usize, Piece)>,
@@ -110,7 +111,12 @@ pub struct Piece {
 impl Moves {
     /// No moves yet, of elements of this type.
     pub fn new(dtype: DType) -> Moves {
-        Moves { dtype, sources: Vec::new(), destinations: Vec::new(), regions: Vec::new() }
+        Moves { dtype, label: "", sources: Vec::new(), destinations: Vec::new(), regions: Vec::new() }
+    }
+
+    /// With a name of the steps for profiles, where they do not do what the operator is called.
+    pub fn labelled(self, label: &'static str) -> Moves {
+        Moves { label, ..self }
     }
 
     /// Adds what a map says between two operands.
@@ -179,7 +185,7 @@ impl Moves {
             if tasks > 0 {
                 let kernel = cx.kernel(kernel);
                 let args: Vec<Arg> = used.iter().map(|u| args[*u]).collect();
-                cx.step(Call::new(kernel, &args, tasks));
+                cx.step(Call::new(kernel, &args, tasks).labelled(self.label));
             }
         }
     }

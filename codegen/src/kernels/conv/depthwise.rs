@@ -26,7 +26,7 @@
 use super::Conv;
 use crate::kernels::epilogue::Site;
 use crate::kernels::isa_name;
-use crate::kernels::window::{Run, div_rem, first_line, line_place};
+use crate::kernels::window::{Run, along, div_rem, first_line, line_place};
 use crate::kir::{ArgDecl, Builder, Elem, IntCc, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::{BLOCK, padded_channels};
@@ -135,7 +135,7 @@ impl<'a> Depthwise<'a> {
         let x_base = image_base(b, conv.input_plane());
         let x = b.ptr(b.arg(0).at(0).idx(x_base, 1));
         let y = image_base(b, conv.output_plane());
-        let w = b.ptr(b.arg(1).at(0).idx(at.block, BLOCK * conv.taps() * conv.inputs * 4));
+        let w = along(b, b.arg(1), at.block, BLOCK * conv.taps() * conv.inputs * 4);
         let channel = b.mul_imm(at.block, BLOCK as i64);
         let lo = b.mul_imm(at.chunk, self.rows as i64);
         let hi = b.add_imm(lo, self.rows as i64);
@@ -200,10 +200,10 @@ impl<'a> Depthwise<'a> {
         let (row_bytes, row_weights) = (row.inputs * pitch, row.taps * self.conv.inputs * pitch);
         let sums = b.loop_(d0, d1, 1, &sums, |b, kd, sums| {
             let x = b.ptr(x.at(0).idx(kd, depth.dilation * height.inputs * row_bytes));
-            let w = b.ptr(here.w.at(0).idx(kd, height.taps * row_weights));
+            let w = along(b, here.w, kd, height.taps * row_weights);
             b.loop_(h0, h1, 1, sums, |b, kh, sums| {
                 let x = b.ptr(x.at(0).idx(kh, height.dilation * row_bytes));
-                let w = b.ptr(w.at(0).idx(kh, row_weights));
+                let w = along(b, w, kh, row_weights);
                 self.taps(b, here, run, x, w, sums.to_vec())
             })
         });

@@ -63,7 +63,7 @@ pub enum Inner {
         /// What is moved.
         unit: Elem,
     },
-    /// Transposed: the destination is contiguous along `a`, the source along `b`.
+    /// Transposed: the destination is contiguous along `a`, the source along `b`, forward or backward.
     Tile {
         /// The axis of the destination's rows.
         a: Axis,
@@ -155,7 +155,7 @@ impl Bytes {
         let unit = self.unit.bytes() as i64;
         let (last, outer) = self.axes.split_last()?;
         let transposed = unit >= 4 && last.dst == unit && last.src.abs() != unit && last.src != 0;
-        if transposed { outer.iter().position(|a| a.src == unit) } else { None }
+        if transposed { outer.iter().position(|a| a.src.abs() == unit) } else { None }
     }
 
     /// Cuts an axis into pieces of `piece`; what remains becomes a region of its own.
@@ -284,6 +284,7 @@ mod tests {
             check(&[axis(40_000, 1, 1)], width);
             check(&[axis(2, 0, 5000), axis(5000, 0, 1)], width);
             check(&[axis(7, -2, 3), axis(3, 14, 1)], width);
+            check(&[axis(9, -1, 20), axis(20, 9, 1)], width);
             check(&[axis(0, 1, 1)], width);
             check(&[], width);
         }

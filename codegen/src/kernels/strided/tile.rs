@@ -17,8 +17,8 @@ use super::{Axis, plus};
 use crate::kir::{Builder, Elem, Index, Type, Value};
 use crate::target::Target;
 
-/// Copies the product of two axes: `a` along which the destination is contiguous, `other` along which the source is.
-/// Strides are bytes.
+/// Copies the product of two axes: `a` along which the destination is contiguous, `other` along which the source is, forward
+/// or backward. Strides are bytes.
 pub fn emit(b: &mut Builder, target: &Target, a: Axis, other: Axis, unit: Elem, src: Value, dst: Value) {
     let t = target.lanes(unit).min(32 / unit.bytes());
     over(b, a.len, t, |b, i, rows| {
@@ -26,16 +26,20 @@ pub fn emit(b: &mut Builder, target: &Target, a: Axis, other: Axis, unit: Elem, 
         over(b, other.len, t, |b, j, columns| {
             let (src, dst) = (advance(b, src, j, other.src), advance(b, dst, j, other.dst));
             let ty = Type::of(unit, t);
+            // Backward, a row is loaded from its last column, and its columns are the other way round.
+            let backward = other.src < 0;
+            let from = if backward { (columns - 1) as i64 * other.src } else { 0 };
             let load = |b: &mut Builder, n: usize| {
                 if n >= rows {
                     return b.zero(ty);
                 }
-                let row = plus(b, src, n as i64 * a.src);
+                let row = plus(b, src, from + n as i64 * a.src);
                 b.load_part(ty, row, columns)
             };
             let loaded: Vec<Value> = (0..t).map(|n| load(b, n)).collect();
             for (n, v) in transpose(b, &loaded).into_iter().enumerate().take(columns) {
-                let row = plus(b, dst, n as i64 * other.dst);
+                let column = if backward { columns - 1 - n } else { n };
+                let row = plus(b, dst, column as i64 * other.dst);
                 b.store_part(row, v, rows);
             }
         });

@@ -5,7 +5,7 @@ use super::super::{Segment, Source, Weights};
 use super::rows::TileAt;
 use super::task::{Group, Pass};
 use super::{Direct, F32_BYTES};
-use crate::kernels::window::{Run, TapGroup};
+use crate::kernels::window::{Run, TapGroup, along};
 use crate::kir::{Builder, Elem, IntCc, Type, Value};
 use nncc_ir::BLOCK;
 use std::ops::Range;
@@ -269,9 +269,4 @@ pub(super) struct Inner<'i> {
     pub segment: &'i Segment,
     pub tile: usize,
     pub pixels: &'i Range<usize>,
-}
-
-/// `p + i * bytes`; nothing for the strides of a phase without taps, which are 0.
-pub(super) fn along(b: &mut Builder, p: Value, i: Value, bytes: usize) -> Value {
-    if bytes == 0 { p } else { b.ptr(p.at(0).idx(i, bytes)) }
 }

@@ -2,9 +2,8 @@
 
 use super::super::{Sink, Weights, panel_widths};
 use super::shape::Shape;
-use super::sums::along;
 use super::{Direct, F32_BYTES, Operands, PanelGroup};
-use crate::kernels::window::{div_rem, div_rem_by};
+use crate::kernels::window::{along, div_rem, div_rem_by};
 use crate::kir::{Builder, Elem, IntCc, Type, Value};
 use nncc_ir::BLOCK;
 
