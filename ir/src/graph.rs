@@ -115,6 +115,7 @@ pub struct Graph {
     nodes: StableDiGraph<Node, Edge>,
     inputs: Vec<NodeId>,
     outputs: Vec<(Arc<str>, ValueId)>,
+    states: Vec<(usize, usize)>,
     names: FxHashSet<Arc<str>>,
 }
 
@@ -223,6 +224,11 @@ impl Graph {
         self.outputs.push((name.into(), v));
     }
 
+    /// Says that output `output` is the next value of input `input`, of the same type, and may be written into its buffer.
+    pub fn add_state(&mut self, input: usize, output: usize) {
+        self.states.push((input, output));
+    }
+
     // ---- reading --------------------------------------------------------------------------------------------------
 
     /// The inputs' nodes, in order.
@@ -233,6 +239,12 @@ impl Graph {
     /// The outputs, in order, with the names that the model gives them.
     pub fn outputs(&self) -> &[(Arc<str>, ValueId)] {
         &self.outputs
+    }
+
+    /// The state: pairs of an input and the output that is its next value, by their places in the lists of both. The caller of
+    /// compiled code may give one buffer for the two.
+    pub fn states(&self) -> &[(usize, usize)] {
+        &self.states
     }
 
     /// The node.

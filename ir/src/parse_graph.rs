@@ -143,9 +143,19 @@ impl Reader {
         Ok(())
     }
 
-    /// `%y, %z as name` of a return line.
+    /// `%y, %z as name, %w over %x` of a return line.
     fn returned(&mut self, outputs: &str) -> Result<(), String> {
         for output in split_top(outputs, ',').into_iter().map(str::trim) {
+            let (output, over) = match find_top(output, " over ") {
+                Some(at) => (&output[..at], Some(output[at + 6..].trim())),
+                None => (output, None),
+            };
+            if let Some(over) = over {
+                let input = self.value(over)?.node;
+                let input = self.graph.inputs().iter().position(|&n| n == input);
+                let input = input.ok_or_else(|| format!("`{over}` is not an input"))?;
+                self.graph.add_state(input, self.graph.outputs().len());
+            }
             let (value, wanted) = match find_top(output, " as ") {
                 Some(at) => (&output[..at], Some(name(output[at + 4..].trim())?)),
                 None => (output, None),
@@ -371,6 +381,10 @@ mod tests {
 
     #[test]
     fn large_constants_print_as_digests() {
+        let state = "graph g(%w: f32[2]) {\n  %y = relu %w\n  return %y as w1 over %w\n}\n";
+        let g = graph(state).unwrap();
+        assert_eq!(g.states(), [(0, 0)]);
+        assert_eq!(g.to_string(), state);
         let g = graph("graph g() {\n @w: f32[17] = seed(7)\n return @w\n}").unwrap();
         let text = g.to_string();
         assert!(text.contains("@w: f32[17] = opaque(0x"), "{text}");

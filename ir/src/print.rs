@@ -6,7 +6,7 @@
 //!   %c = conv %x, @w, strides=[1,1], dilations=[1,1], pads=[1,1,1,1], group=8          ; from "conv_0"
 //!   %s, %i = top_k %c, axis=1, k=3, largest=true, sorted=true
 //!   %y: blocked = relayout %s, layout=blocked
-//!   return %y as probabilities, %i
+//!   return %y as probabilities, %i                  ; `%y over %x`: the next value of the input x
 //! }
 //! ```
 //!
@@ -82,11 +82,18 @@ pub fn annotated(g: &Graph, options: &Options, notes: &FxHashMap<NodeId, Vec<Str
         let _ = writeln!(out, "  {}", node(g, n, options));
         note(&mut out, n);
     }
-    let output = |(wanted, v): &(std::sync::Arc<str>, ValueId)| match value_name(g, *v) {
-        Some(own) if *own == **wanted => operand(g, Some(*v)),
-        _ => format!("{} as {}", operand(g, Some(*v)), name(wanted)),
+    let output = |(i, (wanted, v)): (usize, &(std::sync::Arc<str>, ValueId))| {
+        let value = match value_name(g, *v) {
+            Some(own) if *own == **wanted => operand(g, Some(*v)),
+            _ => format!("{} as {}", operand(g, Some(*v)), name(wanted)),
+        };
+        let of = g.states().iter().find(|state| state.1 == i).and_then(|state| g.inputs().get(state.0));
+        match of {
+            Some(&node) => format!("{value} over {}", operand(g, Some(ValueId { node, out: 0 }))),
+            None => value,
+        }
     };
-    let outputs: Vec<String> = g.outputs().iter().map(output).collect();
+    let outputs: Vec<String> = g.outputs().iter().enumerate().map(output).collect();
     let _ = writeln!(out, "  return{}{}\n}}", if outputs.is_empty() { "" } else { " " }, outputs.join(", "));
     out
 }

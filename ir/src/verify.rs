@@ -11,7 +11,8 @@
 //! 6. No dimension is a negative number.
 //!
 //! Layouts
-//! 7. Inputs, outputs and constants of the graph are row-major: its boundary has one layout.
+//! 7. Inputs, outputs and constants of the graph are row-major: its boundary has one layout. The two values of a state have
+//!    one type.
 //! 8. A blocked value has a channel axis (rank 2 or more).
 //! 9. A relayout's result has the layout that its attribute says.
 //!
@@ -141,6 +142,17 @@ fn check_boundary(g: &Graph, errors: &mut Vec<(Option<NodeId>, String)>) {
         let exists = g.contains(v.node) && (v.out as usize) < g.node(v.node).outputs().len();
         if !exists {
             errors.push((None, format!("the output {} is not in the graph", print::name(name))));
+        }
+    }
+    for &(input, output) in g.states() {
+        let pair = g.inputs().get(input).zip(g.outputs().get(output));
+        let Some((&n, (name, v))) = pair.filter(|(n, (_, v))| g.contains(**n) && g.contains(v.node)) else {
+            errors.push((None, format!("state of input {input} and output {output}, which are not there")));
+            continue;
+        };
+        let (old, new) = (g.ty(ValueId { node: n, out: 0 }), g.ty(*v));
+        if old != new {
+            errors.push((Some(v.node), format!("the output {} is {new}, its state {old}", print::name(name))));
         }
     }
     let boundary = |v: &ValueId| g.is_output(*v) || matches!(g.op(v.node), Op::Input | Op::Constant(_));

@@ -184,3 +184,41 @@ fn ten_thousand_nodes_take_no_time() {
     assert_eq!(roots, 1666);
     assert!(p.ratio() <= 1.1);
 }
+
+#[test]
+fn states_are_written_behind_their_readers() {
+    let mut g = graph(
+        "graph step(%w: f32[64,64], %m: f32[64,64], %g: f32[64,64], %dy: f32[2,64]) {
+  %dw = transpose %g, perm=[1,0]
+  %m1 = add %m, %dw
+  %w1 = sub %w, %m1
+  %v = reshape %w, shape=[4096]
+  %dx = gemm %dy, %w, trans_a=false, trans_b=true, alpha=1.0, beta=1.0
+  %norm = relu %v
+  return %m1 over %m, %w1 over %w, %dx, %norm
+}",
+    );
+    optimize(&mut g, &mut PassCx::new(Options::default())).expect("it optimizes");
+    // Neither needs a copy: what reads w, and a view of it, runs first.
+    assert!(!g.node_ids().any(|n| matches!(g.op(n), Op::Identity(_))), "{g}");
+    let p = plan(&g);
+    let step = |i: usize| p.order.iter().position(|n| *n == g.outputs()[i].1.node);
+    assert!(step(1) > step(2) && step(1) > step(3), "{g}");
+}
+
+#[test]
+fn states_that_need_each_other_are_copied() {
+    let mut g = graph(
+        "graph swap(%a: f32[64,64], %b: f32[64,64], %c: f32[64,64], %d: f32[1,64]) {
+  %a1 = add %a, %b
+  %b1 = mul %b, %a
+  %c1 = transpose %c, perm=[1,0]
+  %d1 = matmul %d, %c1
+  return %a1 over %a, %b1 over %b, %c1 over %c, %d1 over %d
+}",
+    );
+    optimize(&mut g, &mut PassCx::new(Options::default())).expect("it optimizes");
+    let copies = g.node_ids().filter(|&n| matches!(g.op(n), Op::Identity(_))).count();
+    assert_eq!(copies, 4, "{g}");
+    plan(&g);
+}

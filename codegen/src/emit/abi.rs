@@ -312,8 +312,9 @@ pub const ENTRIES: [EntryDef; 24] = [
         doc: &[
             "Runs the model on buffers of the sizes that the shape set says, in the model's order. Allocates nothing.",
             "Each buffer is aligned to its element type (64 bytes is fastest); that of a tensor without elements may be",
-            "null. Inputs are only read. An output must not overlap an input or another output. The floating-point",
-            "control state is left as found.",
+            "null. Inputs are only read. An output must not overlap an input or another output, but that the next value of a",
+            "state of a training step may have the buffer of that state's input. The floating-point control state is left",
+            "as found.",
         ],
     },
     entry(

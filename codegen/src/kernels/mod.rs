@@ -14,6 +14,7 @@ pub mod matmul;
 pub mod one_hot;
 pub mod pointwise;
 pub mod pool;
+pub mod pool_gradient;
 pub mod resample;
 pub mod rows;
 pub mod scan;

@@ -16,7 +16,7 @@
 //! Padding costs nothing: on the outer axes the tap loops are clipped for each row, on the innermost axis the tiles at the
 //! border are code of their own that leaves out what reads padding.
 
-use crate::kir::{Builder, Index, Value};
+use crate::kir::{Builder, Index, IntCc, Value};
 use std::ops::Range;
 
 /// One spatial axis of a sliding window.
@@ -242,6 +242,19 @@ pub fn div_rem_by(b: &mut Builder, v: Value, d: Value) -> (Value, Value) {
 /// `p + i * bytes`; nothing for the strides of a phase without taps, which are 0.
 pub fn along(b: &mut Builder, p: Value, i: Value, bytes: usize) -> Value {
     if bytes == 0 { p } else { b.ptr(p.at(0).idx(i, bytes)) }
+}
+
+/// Code for the numbers below `full`, and code for the last one where it differs.
+pub fn full_or_edge(b: &mut Builder, number: Value, full: usize, all: usize, body: impl Fn(&mut Builder, bool)) {
+    match full {
+        0 => body(b, false),
+        full if full == all => body(b, true),
+        full => {
+            let bound = b.i64(full as i64);
+            let is_full = b.icmp(IntCc::LtS, number, bound);
+            b.branch(is_full, |b| body(b, true), |b| body(b, false));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -270,6 +270,11 @@ impl<'s, 'a> LowerCx<'s, 'a> {
         self.level.algorithms
     }
 
+    /// The operator's multiply-accumulates.
+    pub fn macs(&self) -> u64 {
+        self.macs
+    }
+
     /// The graph.
     pub fn graph(&self) -> &'a Graph {
         self.level.set.graph

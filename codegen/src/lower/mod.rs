@@ -50,6 +50,7 @@ pub mod pad;
 mod panels;
 pub mod placement;
 mod pool;
+mod pool_gradient;
 pub mod pools;
 pub mod reduce;
 pub mod reshape;
@@ -63,6 +64,7 @@ pub mod space_depth;
 pub mod top_k;
 pub mod transpose;
 pub mod trilu;
+mod weight_gradient;
 
 pub use algorithm::{AlgorithmOptions, Algorithms, WinogradUse};
 pub use cx::{Call, LowerCx, Operand};
@@ -226,6 +228,9 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::Input | Op::Constant(_) => Ok(()),
         Op::Conv(op) => conv::lower(op, fused::Behind::default(), cx),
         Op::ConvTranspose(op) => conv::lower_transpose(op, fused::Behind::default(), cx),
+        Op::ConvWeightGradient(op) => weight_gradient::lower(op, cx),
+        Op::MaxPoolGradient(op) => pool_gradient::lower_max(op, cx),
+        Op::AveragePoolGradient(op) => pool_gradient::lower_average(op, cx),
         Op::MatMul(_) => matmul::lower(fused::Behind::default(), cx),
         Op::Gemm(op) => matmul::lower_gemm(op, fused::Behind::default(), cx),
         Op::MaxPool(op) => pool::lower_max(op, cx),

@@ -86,8 +86,9 @@ impl Packing {
         match vector.constant() {
             Some(c) => Ok(cx.packed(Packed::padded(c.clone(), padded))),
             None => {
-                let places =
-                    Places { copies: vec![Piece::row(0, 0, len)], zeros: vec![Piece::row(0, len, padded - len)] };
+                let copies = vec![Piece { src: 0, dst: 0, axes: vec![axis(len, 1, 1)] }];
+                let zeros = vec![Piece { src: 0, dst: len as i64, axes: vec![axis(padded - len, 0, 1)] }];
+                let places = Places { copies, zeros };
                 self.run_time(cx, vector, padded, places)
             }
         }
@@ -100,7 +101,8 @@ impl Packing {
         stored: usize,
         places: Places,
     ) -> Result<Arg, LowerError> {
-        let panels = cx.temporary(DType::F32, &[stored], Layout::RowMajor)?;
+        // A phase without taps has no weights; its operand is still a place.
+        let panels = cx.temporary(DType::F32, &[stored.max(1)], Layout::RowMajor)?;
         self.moves.add_pieces(cx, source, &panels, places.copies)?;
         let zeros: Vec<Piece> = places.zeros.into_iter().filter(|p| p.axes.iter().all(|a| a.len > 0)).collect();
         if !zeros.is_empty() {
@@ -121,16 +123,16 @@ impl Packing {
 
 /// Where the elements of panels come from: copies of the source, and lanes without a channel, which are zero.
 #[derive(Debug, Default)]
-struct Places {
+pub(super) struct Places {
     copies: Vec<Piece>,
     zeros: Vec<Piece>,
 }
 
-impl Piece {
-    /// `len` neighbours.
-    fn row(src: usize, dst: usize, len: usize) -> Piece {
-        Piece { src: src as i64, dst: dst as i64, axes: vec![axis(len, 1, 1)] }
-    }
+/// The copies back: from panels into the rows that they would be made of.
+pub(super) fn rows_of(places: Places) -> Vec<Piece> {
+    let back = |a: &Axis| Axis { len: a.len, src: a.dst, dst: a.src };
+    let piece = |p: Piece| Piece { src: p.dst, dst: p.src, axes: p.axes.iter().map(back).collect() };
+    places.copies.into_iter().map(piece).collect()
 }
 
 fn axis(len: usize, src: i64, dst: usize) -> Axis {
@@ -163,7 +165,8 @@ fn blocks_of(channels: usize) -> impl Iterator<Item = [usize; 4]> {
 }
 
 impl ConvPanels {
-    fn places(&self) -> Places {
+    /// Where the elements of the panels come from.
+    pub(super) fn places(&self) -> Places {
         let (size, taps): (usize, usize) = (self.kernel.iter().product(), self.taps.iter().map(Vec::len).product());
         let (inputs, outputs) = (self.inputs, self.outputs);
         // Distances of neighbours in the source.
@@ -191,7 +194,8 @@ impl ConvPanels {
 }
 
 impl DepthwisePanels {
-    fn places(&self) -> Places {
+    /// Where the elements of the panels come from.
+    pub(super) fn places(&self) -> Places {
         let (size, taps): (usize, usize) = (self.kernel.iter().product(), self.taps.iter().map(Vec::len).product());
         let group = self.group;
         let [output_step, input_step] = self.steps();
@@ -214,7 +218,8 @@ impl DepthwisePanels {
 }
 
 impl MatrixPanels {
-    fn places(&self) -> Places {
+    /// Where the elements of the panels come from.
+    pub(super) fn places(&self) -> Places {
         let (k, n) = (self.k, self.n);
         let (row, column) = if self.transposed { (1, k) } else { (n, 1) };
         let mut places = Places::default();

@@ -160,6 +160,8 @@ mod tests {
                     kind in prop::sample::select(KINDS.to_vec()), to_blocked in any::<bool>()) {
             let layouts = [Layout::Blocked, if to_blocked { Layout::Blocked } else { Layout::RowMajor }];
             check_reduce(&operand(kind, 2, &[n, c, h, w]), kind, vec![2, 3], true, layouts, &SUMS);
+            let rows = [Layout::Blocked, Layout::RowMajor];
+            check_reduce(&operand(kind, 3, &[n, c, h, w]), kind, vec![0, 2, 3], false, rows, &SUMS);
         }
     }
 

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! writes blocked       Conv, ConvTranspose (alone or as a root)
-//! reads                Conv of up to 4 channels: row-major, which is the model's input; else blocked
-//! takes either         MaxPool, AveragePool, Reduce over spatial axes, elementwise operators, Resize of spatial axes,
+//! reads                Conv of up to 4 channels: row-major, which is the model's input; else blocked. ConvWeightGradient too,
+//!                      which writes rows
+//! takes either         MaxPool, AveragePool and their gradients, Reduce over spatial axes, elementwise operators, Resize of spatial axes,
 //!                      BatchNorm, InstanceNorm, Concat, Split, Slice, Identity
-//! reads any            Transpose and Pad, which copy anyway: no Relayout before them, nor behind
+//! reads any            Transpose and Pad, which copy anyway: no Relayout before them, nor behind; Reduce that keeps channels
 //! row-major            everything else
 //! ```
 //!
@@ -73,6 +74,14 @@ pub fn needs(g: &Graph, n: NodeId) -> Needs {
         let own = if can_be_blocked(g, v) { free(g, v) } else { Own::RowMajor };
         return Needs { own, reads: vec![Read::Any; operands.len()] };
     }
+    // What is left of each channel is small: the values are read where they lie.
+    if let (Op::Reduce(r), Some(Some(x))) = (g.op(n), operands.first().copied())
+        && !(r.axes.is_empty() || r.axes.contains(&1))
+        && can_be_blocked(g, x)
+        && (!r.keepdims || r.axes.contains(&0))
+    {
+        return Needs { own: Own::RowMajor, reads: vec![Read::Any] };
+    }
     if !g.results(n).all(|v| can_be_blocked(g, v)) || matches!(g.op(n), Op::Input) {
         return row_major();
     }
@@ -86,7 +95,11 @@ pub fn needs(g: &Graph, n: NodeId) -> Needs {
         {
             Needs { own: Own::Blocked, reads: conv_reads(g, n, *root_operands, v) }
         }
-        Op::MaxPool(_) | Op::AveragePool(_) => {
+        Op::ConvWeightGradient(_) => {
+            let dy = operands[1].filter(|dy| can_be_blocked(g, *dy)).map_or(Read::RowMajor, |_| Read::Blocked);
+            Needs { own: Own::RowMajor, reads: vec![conv_reads(g, n, 1, v)[0], dy] }
+        }
+        Op::MaxPool(_) | Op::AveragePool(_) | Op::MaxPoolGradient(_) | Op::AveragePoolGradient(_) => {
             let x = operands[0].map_or(0, |x| super::cost(g, x));
             match free(own_reads()) {
                 Needs { own: Own::Free { blocked_costs, .. }, reads } => {

@@ -7,7 +7,8 @@
 //!   1. every node stands behind the nodes that it uses, once;
 //!   2. each operand, when it is read, still holds all of its bytes, and so does each output of the model at the end;
 //!   3. a node that writes its result over an operand may do so (`sharing::in_place`), at exactly the operand's bytes;
-//!      its results do not overlap each other, nor anything of the model's inputs and constants;
+//!      its results do not overlap each other, nor anything of the model's inputs (but of the input of a state, which its
+//!      next value replaces) and constants;
 //!   4. a node without code (a view) leaves its result's place holding what the operator would have copied there;
 //!   5. places lie in the arena, in the input or in the output that they name; elements are aligned, and so are the
 //!      blocks of a blocked value.
@@ -139,9 +140,9 @@ pub fn check(g: &Graph, plan: &MemoryPlan) -> Result<(), String> {
                 contents.insert(v, content);
                 continue;
             }
-            match (g.op(n), space) {
-                (Op::Input, Space::Input(_)) | (Op::Constant(_), Space::Constant(_)) => {}
-                (Op::Input | Op::Constant(_), _) | (_, Space::Input(_) | Space::Constant(_)) => {
+            match (g.op(n), plan.place[&v]) {
+                (Op::Input, Place::Input { .. }) | (Op::Constant(_), Place::Constant) => {}
+                (Op::Input | Op::Constant(_), _) | (_, Place::Input { .. } | Place::Constant) => {
                     return Err(format!("{} lies in {space:?}", name(v)));
                 }
                 _ => {}
@@ -171,7 +172,7 @@ pub fn check(g: &Graph, plan: &MemoryPlan) -> Result<(), String> {
     }
     for (i, (_, v)) in g.outputs().iter().enumerate() {
         let (space, at) = locate(g, plan, *v)?;
-        if space != Space::Output(i) || at != 0 {
+        if space != output_space(g, i) || at != 0 {
             return Err(format!("output {} is not in its place", name(*v)));
         }
         if !memory.entry(space).or_default().holds(at, &contents[v]) {
@@ -179,6 +180,12 @@ pub fn check(g: &Graph, plan: &MemoryPlan) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Where an output lies: the next value of a state in its input, for the caller may give one buffer for both. With two
+/// buffers less is overwritten.
+fn output_space(g: &Graph, output: usize) -> Space {
+    g.states().iter().find(|state| state.1 == output).map_or(Space::Output(output), |state| Space::Input(state.0))
 }
 
 fn check_order(g: &Graph, plan: &MemoryPlan) -> Result<(), String> {
@@ -207,7 +214,7 @@ fn locate(g: &Graph, plan: &MemoryPlan, v: ValueId) -> Result<(Space, usize), St
             (Space::Input(index), offset, size_of(port))
         }
         Place::Output { index, offset } => {
-            (Space::Output(index), offset, size_of(g.outputs().get(index).map(|(_, v)| *v)))
+            (output_space(g, index), offset, size_of(g.outputs().get(index).map(|(_, v)| *v)))
         }
         Place::Constant => (Space::Constant(v.node), 0, bytes),
     };

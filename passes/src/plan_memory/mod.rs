@@ -12,7 +12,8 @@
 //! of `bound.rs`; neither shares code with 2 and 3. Scratch memory of kernels is not part of the arena: it is per thread.
 //!
 //! Needs: all shapes known; every output of the graph computed by a node and listed once
-//! ([`crate::separate_outputs`]). Inputs are never written. A model output's buffer holds intermediates of the same run
+//! ([`crate::separate_outputs`]). Inputs are never written, unless the caller gives the buffer of a state's input for its
+//! output as well ([`state`]). A model output's buffer holds intermediates of the same run
 //! while the output itself is not there yet.
 
 pub mod bound;
@@ -22,6 +23,7 @@ mod pack;
 mod print;
 mod share;
 pub mod sharing;
+pub mod state;
 
 use crate::pass::{OptLevel, PassCx, PassError};
 use nncc_ir::{Graph, NodeId, Op, ValueId};
@@ -100,6 +102,7 @@ pub fn plan_memory(g: &Graph, cx: &mut PassCx) -> Result<MemoryPlan, PassError> 
         }
     }
     let order = order::best(g).ok_or_else(|| PassError::BadPlan("the graph has a cycle".into()))?;
+    let order = state::writers_last(g, order);
     let bound_bytes = bound::lower_bound(g, &order);
     let effort = if cx.options.level >= OptLevel::O3 { 400 } else { 40 };
     let mut best: Option<MemoryPlan> = None;

@@ -97,6 +97,8 @@ struct Group {
     first: usize,
     last: usize,
     bound: Option<(Bound, i64)>, // the position at which the caller's buffer begins
+    /// Does it hold one value alone, the next one of a state?
+    sealed: bool,
     members: Vec<usize>,
 }
 
@@ -119,6 +121,9 @@ pub fn share(g: &Graph, order: &[NodeId], concat_in_place: bool) -> Shared {
     let mut groups = Groups::new(g, &values, &step_of, order.len());
     for (i, (_, v)) in g.outputs().iter().enumerate() {
         groups.bind(index[v], Bound::Output(i));
+        if g.states().iter().any(|state| state.1 == i) {
+            groups.seal(index[v]);
+        }
     }
     for (i, n) in g.inputs().iter().enumerate() {
         groups.bind(index[&ValueId { node: *n, out: 0 }], Bound::Input(i));
@@ -191,7 +196,17 @@ impl Groups {
             .collect();
         let def: Vec<usize> = values.iter().map(|v| step_of[v.node.index()]).collect();
         let group = (0..values.len())
-            .map(|i| Some(Group { low: 0, high: size[i], first: def[i], last: last[i], bound: None, members: vec![i] }))
+            .map(|i| {
+                Some(Group {
+                    low: 0,
+                    high: size[i],
+                    first: def[i],
+                    last: last[i],
+                    bound: None,
+                    sealed: false,
+                    members: vec![i],
+                })
+            })
             .collect();
         Groups { parent: (0..values.len()).map(|i| (i, 0)).collect(), group, size, def, last }
     }
@@ -215,6 +230,14 @@ impl Groups {
         let (root, at) = self.find(i);
         if let Some(group) = &mut self.group[root] {
             group.bound.get_or_insert((bound, at));
+        }
+    }
+
+    /// Lets nothing join the group.
+    fn seal(&mut self, i: usize) {
+        let (root, _) = self.find(i);
+        if let Some(group) = &mut self.group[root] {
+            group.sealed = true;
         }
     }
 
@@ -256,6 +279,9 @@ impl Groups {
         }
         let shift = pa + at - pb;
         let (ga, gb) = (self.group(ra), self.group(rb));
+        if ga.sealed || gb.sealed {
+            return false;
+        }
         match (ga.bound, gb.bound) {
             (Some(_), Some(_)) => false,
             (None, None) => true,

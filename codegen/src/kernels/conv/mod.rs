@@ -5,6 +5,7 @@
 //! | [`direct`] | everything with whole channel blocks a group: dense, strided, dilated, pointwise, phases of a transpose; matrix products |
 //! | [`winograd`] | 3x3 with stride 1 and many channels, where its error permits |
 //! | [`depthwise`] | 1, 2, 4 or 8 channels a group, as many in as out, on blocked values |
+//! | [`weight_gradient`] | the gradient with respect to the weights, in forms of its own |
 //! | [`generic`] | the rest, one element at a time: other dtypes, odd groups, row-major results, any number of axes |
 //!
 //! The register tile of the direct template is chosen in [`tile`].
@@ -15,6 +16,7 @@ pub mod generic;
 #[cfg(test)]
 mod quality;
 pub mod tile;
+pub mod weight_gradient;
 pub mod winograd;
 
 use super::epilogue::Epilogue;

@@ -1,0 +1,434 @@
+//! Weight gradients of dense convolutions: a tile of output channels by input channels stays in registers for many pixels.
+//!
+//! ```text
+//! x  [N][C/16][D][H][W][16] or planar        dy  [N][M/16][OD][OH][OW][16]        dw  panels [M/16][C/16][tap][16 c][16 m]
+//!
+//! for task (part of the images, group of panels of m, block of c)
+//!   dw = 0
+//!   for chunk of rows (and images, of small maps)                     x and dy of a chunk stay in L1 for all taps
+//!     for kd, kh, kw, for tile of the block's channels
+//!       acc = 0
+//!       for image, row (clipped to what the tap reaches), pixel       acc[v][c] += dy[pixel][v] * x[pixel * stride + tap][c]
+//!       dw[tap][c][v] += acc
+//! ```
+//!
+//! Registers: with `v` vectors of output channels and `q` input channels, `v * q` accumulators, `v` vectors of dy held for a
+//! pixel, one input. With 16 lanes two panels by 8 channels: 10 loads for 16 multiply-adds; with 8 lanes one panel by 5 or 6:
+//! 7 for 10. Chunks sum from zero and are added as a whole: the error of a sum grows with the pixels of a chunk and the number
+//! of chunks, not with their product.
+
+use super::{Chunk, Parts, input_of, outputs_of_tap};
+use crate::kernels::conv::tile::{Splat, splat};
+use crate::kernels::conv::{Segment, Source, panel_widths, segments};
+use crate::kernels::isa_name;
+use crate::kernels::window::{Axis, balanced, div_rem, full_or_edge};
+use crate::kir::{Addr, ArgDecl, BinaryOp, Builder, Elem, IntCc, Kernel, Type, Value};
+use crate::target::{Level, Target};
+use nncc_ir::{BLOCK, padded_channels};
+
+/// Pixels that stand one behind the other in the innermost loop.
+const UNROLL: usize = 4;
+
+/// What is convolved.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// Images.
+    pub batch: usize,
+    /// Groups; with more than one, whole blocks of input and output channels belong to each.
+    pub groups: usize,
+    /// Input channels of one group.
+    pub inputs: usize,
+    /// Output channels of one group.
+    pub outputs: usize,
+    /// Depth, height, width of the convolution.
+    pub axes: [Axis; 3],
+    /// How x is stored: blocked or planar.
+    pub source: Source,
+}
+
+impl Problem {
+    fn taps(&self) -> usize {
+        self.axes.iter().map(|a| a.taps).product()
+    }
+
+    fn macs(&self) -> u64 {
+        let pixels: usize = self.axes.iter().map(|a| a.outputs).product();
+        (self.batch * self.groups * self.inputs * self.outputs) as u64 * (pixels * self.taps()) as u64
+    }
+
+    fn input_plane(&self) -> usize {
+        self.axes.iter().map(|a| a.inputs).product()
+    }
+
+    fn output_plane(&self) -> usize {
+        self.axes.iter().map(|a| a.outputs).product()
+    }
+
+    /// Elements of the panels of one part.
+    pub fn stored(&self) -> usize {
+        self.groups * padded_channels(self.outputs) * self.inputs * self.taps()
+    }
+}
+
+/// A weight gradient with everything chosen.
+#[derive(Clone, Debug)]
+pub struct Dense<'a> {
+    target: &'a Target,
+    problem: Problem,
+    segments: Vec<Segment>,
+    splat: Splat,
+    /// Panels of a tile.
+    panels: usize,
+    /// The most input channels of a tile.
+    channels: usize,
+    parts: Parts,
+    chunk: Chunk,
+}
+
+impl<'a> Dense<'a> {
+    /// Chooses tile, chunks and the split of the sum.
+    pub fn new(target: &'a Target, problem: &Problem) -> Dense<'a> {
+        let problem = Problem { axes: super::flattened(&problem.axes), ..problem.clone() };
+        let segments = segments(problem.inputs, problem.input_plane(), problem.source);
+        let splat = splat(target, segments.first().map_or(1, |s| s.channel_pitch));
+        let lanes = target.lanes(Elem::F32).min(BLOCK);
+        let panels = if lanes == BLOCK { panel_widths(problem.outputs).len().clamp(1, 2) } else { 1 };
+        let vectors = panels * BLOCK / lanes;
+        // One register for an input, one that Cranelift keeps, one for a product that is not fused; quads of inputs where
+        // lanes are taken.
+        let cranelift = matches!(target.level, Level::X86V1 | Level::Aarch64);
+        let free = target.vector_regs - vectors - 1 - usize::from(cranelift) - usize::from(!target.fma);
+        let channels = match splat {
+            Splat::Load => (free / vectors).clamp(1, BLOCK),
+            Splat::Lane => {
+                if free / vectors >= 4 {
+                    4
+                } else {
+                    2
+                }
+            }
+        };
+        let [_, height, width] = &problem.axes;
+        let row_bytes = 4 * BLOCK * (width.outputs * panels + height.stride * width.inputs);
+        let chunk = Chunk::of(target, &problem.axes, row_bytes);
+        let mut dense =
+            Dense { target, segments, splat, panels, channels, parts: Parts { images: 1, count: 1 }, chunk, problem };
+        dense.parts = Parts::of(dense.problem.batch, dense.tasks_of_a_part(), dense.problem.macs());
+        dense
+    }
+
+    fn panel_groups(&self) -> usize {
+        panel_widths(self.problem.outputs).len().div_ceil(self.panels)
+    }
+
+    fn blocks(&self) -> usize {
+        self.problem.inputs.div_ceil(BLOCK)
+    }
+
+    fn tasks_of_a_part(&self) -> usize {
+        self.problem.groups * self.panel_groups() * self.blocks()
+    }
+
+    /// How many tasks the kernel has.
+    pub fn tasks(&self) -> usize {
+        if self.problem.taps() == 0 { 0 } else { self.parts.count * self.tasks_of_a_part() }
+    }
+
+    /// How many panels of sums it writes, one behind the other.
+    pub fn parts(&self) -> usize {
+        self.parts.count
+    }
+
+    /// Are all displacements within their 32 bits?
+    pub fn is_small(&self) -> bool {
+        let p = &self.problem;
+        let pitch =
+            self.segments.iter().map(|s| s.channel_pitch.max(s.pixel_pitch * p.axes[2].stride)).max().unwrap_or(1);
+        4 * BLOCK * pitch < 1 << 30 && 4 * BLOCK * self.panels * p.output_plane().max(p.inputs * p.taps()) < 1 << 30
+    }
+
+    /// The kernel. Operands: x, dy, the panels of all parts.
+    pub fn kernel(&self) -> Kernel {
+        let args = vec![ArgDecl::read("x", 4), ArgDecl::read("dy", 4), ArgDecl::read_write("dw", 64)];
+        let taps: Vec<String> = self.problem.axes.iter().map(|a| a.taps.to_string()).collect();
+        let (taps, isa) = (taps.join("x"), isa_name(self.target));
+        let name = format!("f32_conv_weights_{taps}__{isa}_{}x{}", self.panels * BLOCK, self.channels);
+        let mut b = Builder::new(name, args);
+        let widths = panel_widths(self.problem.outputs);
+        let full = widths.iter().filter(|&&w| w == BLOCK).count() / self.panels;
+        let full_blocks = self.problem.inputs / BLOCK;
+        b.tasks(|b, task| {
+            let (rest, block) = div_rem(b, task, self.blocks());
+            let (rest, panel_group) = div_rem(b, rest, self.panel_groups());
+            let (part, group) = div_rem(b, rest, self.problem.groups);
+            let at = TaskAt { part, group, panel_group, block };
+            full_or_edge(b, at.panel_group, full, self.panel_groups(), |b, is_full| {
+                let widths = if is_full { &widths[..self.panels] } else { &widths[full * self.panels..] };
+                full_or_edge(b, at.block, full_blocks, self.blocks(), |b, is_full| {
+                    let segment = if is_full { self.segments.first() } else { self.segments.last() };
+                    if let Some(segment) = segment {
+                        self.task(b, &at, widths, segment);
+                    }
+                });
+            });
+        });
+        b.finish()
+    }
+
+    fn task(&self, b: &mut Builder, at: &TaskAt, widths: &[usize], segment: &Segment) {
+        let p = &self.problem;
+        let rows = p.inputs * p.taps();
+        let [panel_elems, plane] = [BLOCK * rows, p.output_plane()];
+        // Where the panels of sums of this task begin.
+        let part = b.mul_imm(at.part, p.stored() as i64);
+        let group = b.mul_imm(at.group, (padded_channels(p.outputs) * rows) as i64);
+        let first_panel = b.mul_imm(at.panel_group, self.panels as i64);
+        let panel = b.mul_imm(first_panel, panel_elems as i64);
+        let base = b.add(part, group);
+        let base = b.add(base, panel);
+        let dw = b.ptr(b.arg(2).at(0).idx(base, 4));
+        let panels: Vec<Panel> = widths
+            .iter()
+            .enumerate()
+            .map(|(i, &width)| {
+                let sums = b.ptr(dw.at((i * panel_elems * 4) as i64).idx(at.block, BLOCK * p.taps() * width * 4));
+                Panel { width, sums, dy: (i * BLOCK * plane * 4) as i64 }
+            })
+            .collect();
+        for panel in &panels {
+            let lanes = self.target.lanes(Elem::F32).min(panel.width);
+            let ty = Type::of(Elem::F32, lanes);
+            let zero = b.zero(ty);
+            b.for_(0, p.taps() * segment.channels * panel.width, lanes as i64, |b, i| {
+                b.store(panel.sums.at(0).idx(i, 4), zero);
+            });
+        }
+        // The channels of x, and dy's.
+        let blocks = b.mul_imm(at.group, p.inputs.div_ceil(BLOCK) as i64);
+        let blocks = b.add(blocks, at.block);
+        let x = b.ptr(b.arg(0).at(0).idx(blocks, segment.block_pitch * 4));
+        let channel = b.mul_imm(at.group, p.outputs as i64);
+        let first = b.mul_imm(first_panel, BLOCK as i64);
+        let channel = b.add(channel, first);
+        let dy = b.ptr(b.arg(1).at(0).idx(channel, plane * 4));
+        let walk = Walk { x, dy, panels: &panels, segment };
+        let lo = b.mul_imm(at.part, self.parts.images as i64);
+        let hi = b.add_imm(lo, self.parts.images as i64);
+        let batch = b.i64(p.batch as i64);
+        let hi = b.min_s(hi, batch);
+        let [depth, height, _] = &p.axes;
+        b.for_(lo, hi, self.chunk.images as i64, |b, first_image| {
+            let end = b.add_imm(first_image, self.chunk.images as i64);
+            let end = b.min_s(end, hi);
+            b.for_(0, depth.outputs, 1, |b, od| {
+                b.for_(0, height.outputs, self.chunk.rows as i64, |b, first_row| {
+                    let end_row = b.add_imm(first_row, self.chunk.rows as i64);
+                    self.chunk(b, &walk, [first_image, end], od, [first_row, end_row]);
+                });
+            });
+        });
+    }
+
+    /// All taps and channels of some rows of some images.
+    fn chunk(&self, b: &mut Builder, walk: &Walk<'_>, images: [Value; 2], od: Value, rows: [Value; 2]) {
+        let [depth, height, width] = &self.problem.axes;
+        b.for_(0, depth.taps, 1, |b, kd| {
+            let id = input_of(b, depth, od, kd);
+            let (zero, inputs) = (b.i64(0), b.i64(depth.inputs as i64));
+            let (above, below) = (b.icmp(IntCc::GeS, id, zero), b.icmp(IntCc::LtS, id, inputs));
+            let inside = b.and(above, below);
+            let end = b.select(inside, images[1], images[0]);
+            b.for_(0, height.taps, 1, |b, kh| {
+                let [lo, hi] = outputs_of_tap(b, height, kh);
+                let span = [b.max_s(lo, rows[0]), b.min_s(hi, rows[1])];
+                b.for_(0, width.taps, 1, |b, kw| {
+                    let [lo, hi] = outputs_of_tap(b, width, kw);
+                    let tap = b.mul_imm(kd, height.taps as i64);
+                    let tap = b.add(tap, kh);
+                    let tap = b.mul_imm(tap, width.taps as i64);
+                    let tap = b.add(tap, kw);
+                    let here = TapAt { images: [images[0], end], id, od, kh, kw, rows: span, columns: [lo, hi], tap };
+                    let mut first = 0;
+                    let sizes: Vec<usize> = balanced(walk.segment.channels, self.channels).collect();
+                    for equal in sizes.chunk_by(|a, b| a == b) {
+                        b.for_(0, equal.len(), 1, |b, i| {
+                            let c = b.mul_imm(i, equal[0] as i64);
+                            let c = b.add_imm(c, first as i64);
+                            self.tile(b, walk, &here, c, equal[0]);
+                        });
+                        first += equal[0] * equal.len();
+                    }
+                });
+            });
+        });
+    }
+
+    /// The sums of `count` input channels from `c` on, over all pixels of a chunk.
+    fn tile(&self, b: &mut Builder, walk: &Walk<'_>, at: &TapAt, c: Value, count: usize) {
+        let p = &self.problem;
+        let [_, height, width] = &p.axes;
+        let Walk { segment, panels, .. } = walk;
+        let vectors = self.vectors(panels);
+        let zeros: Vec<Value> =
+            vectors.iter().flat_map(|v| std::iter::repeat_n(v.ty, count)).map(|ty| b.zero(ty)).collect();
+        let x = b.ptr(walk.x.at(0).idx(c, segment.channel_pitch * 4));
+        let (input_image, output_image) = match p.source {
+            Source::Planar => (p.groups * p.inputs, padded_channels(p.groups * p.outputs)),
+            _ => (padded_channels(p.groups * p.inputs), padded_channels(p.groups * p.outputs)),
+        };
+        let pixels = b.sub(at.columns[1], at.columns[0]);
+        let mask = b.i64(-(UNROLL as i64));
+        let unrolled = b.binary(BinaryOp::And, pixels, mask);
+        let input_column = input_of(b, width, at.columns[0], at.kw);
+        let sums = b.loop_(at.images[0], at.images[1], 1, &zeros, |b, image, sums| {
+            let x = b.ptr(x.at(0).idx(image, input_image * p.input_plane() * 4));
+            let dy = b.ptr(walk.dy.at(0).idx(image, output_image * p.output_plane() * 4));
+            b.loop_(at.rows[0], at.rows[1], 1, sums, |b, row, sums| {
+                let input_row = input_of(b, height, row, at.kh);
+                let input = b.mul_imm(at.id, height.inputs as i64);
+                let input = b.add(input, input_row);
+                let input = b.mul_imm(input, width.inputs as i64);
+                let input = b.add(input, input_column);
+                let x = b.ptr(x.at(0).idx(input, segment.pixel_pitch * 4));
+                let output = b.mul_imm(at.od, height.outputs as i64);
+                let output = b.add(output, row);
+                let output = b.mul_imm(output, width.outputs as i64);
+                let output = b.add(output, at.columns[0]);
+                let dys = panels.iter().map(|panel| b.ptr(dy.at(panel.dy).idx(output, panel.width * 4))).collect();
+                let here = Row { segment, vectors: &vectors, count, x, dys };
+                let sums =
+                    b.loop_(0, unrolled, UNROLL as i64, sums, |b, i, sums| self.pixels(b, &here, i, UNROLL, sums));
+                b.loop_(unrolled, pixels, 1, &sums, |b, i, sums| self.pixels(b, &here, i, 1, sums))
+            })
+        });
+        for (v, sums) in vectors.iter().zip(sums.chunks(count)) {
+            let panel = &panels[v.panel];
+            let row = b.mul_imm(at.tap, segment.channels as i64);
+            let row = b.add(row, c);
+            let place = b.ptr(panel.sums.at(v.lane_bytes).idx(row, panel.width * 4));
+            for (i, &sum) in sums.iter().enumerate() {
+                let disp = (i * panel.width * 4) as i64;
+                let before = b.load(v.ty, place.at(disp));
+                let sum = b.add(before, sum);
+                b.store(place.at(disp), sum);
+            }
+        }
+    }
+
+    /// The products of `unroll` pixels from pixel `i` of a row on, added to the sums.
+    fn pixels(&self, b: &mut Builder, row: &Row<'_>, i: Value, unroll: usize, sums: &[Value]) -> Vec<Value> {
+        let stride = self.problem.axes[2].stride * row.segment.pixel_pitch * 4;
+        let x = b.ptr(row.x.at(0).idx(i, stride));
+        let mut widths = vec![BLOCK; row.dys.len()];
+        row.vectors.iter().for_each(|v| widths[v.panel] = v.width);
+        let dys: Vec<Value> = row.dys.iter().zip(widths).map(|(dy, w)| b.ptr(dy.at(0).idx(i, w * 4))).collect();
+        let mut sums = sums.to_vec();
+        for pixel in 0..unroll {
+            let held: Vec<Value> = row
+                .vectors
+                .iter()
+                .map(|v| b.load(v.ty, dys[v.panel].at((pixel * v.width * 4) as i64 + v.lane_bytes)))
+                .collect();
+            self.products(b, row, x.at((pixel * stride) as i64), &held, &mut sums);
+        }
+        sums
+    }
+
+    /// The products of one pixel: its vectors of dy, which are held, by its channels of x.
+    fn products(&self, b: &mut Builder, row: &Row<'_>, x: Addr, held: &[Value], sums: &mut [Value]) {
+        let quad_type = Type::of(Elem::F32, 4);
+        let mut quad = x.base;
+        for c in 0..row.count {
+            let at = x.plus((c * row.segment.channel_pitch * 4) as i64);
+            if self.splat == Splat::Lane && c % 4 == 0 {
+                quad = b.load_part(quad_type, at, 4.min(row.count - c));
+            }
+            // Panels of different widths need vectors of their own.
+            let mut inputs: Vec<(Type, Value)> = Vec::with_capacity(2);
+            for (i, v) in row.vectors.iter().enumerate() {
+                if inputs.iter().all(|(ty, _)| *ty != v.ty) {
+                    let input = if self.splat == Splat::Lane {
+                        let lane = b.extract(quad, c % 4);
+                        b.splat(v.ty, lane)
+                    } else {
+                        b.load_splat(v.ty, at)
+                    };
+                    inputs.push((v.ty, input));
+                }
+                let input = inputs.iter().find(|(ty, _)| *ty == v.ty).map_or(quad, |(_, input)| *input);
+                let sum = &mut sums[i * row.count + c];
+                *sum = b.mul_add(held[i], input, *sum);
+            }
+        }
+    }
+
+    /// The vectors of a tile's panels.
+    fn vectors(&self, panels: &[Panel]) -> Vec<Lanes> {
+        let of = |(number, panel): (usize, &Panel)| {
+            let lanes = self.target.lanes(Elem::F32).min(panel.width);
+            let (ty, width) = (Type::of(Elem::F32, lanes), panel.width);
+            (0..width / lanes).map(move |i| Lanes { ty, panel: number, width, lane_bytes: (i * lanes * 4) as i64 })
+        };
+        panels.iter().enumerate().flat_map(of).collect()
+    }
+}
+
+struct TaskAt {
+    part: Value,
+    group: Value,
+    panel_group: Value,
+    block: Value,
+}
+
+/// What is the same for a task.
+struct Walk<'t> {
+    /// The first image's block of channels.
+    x: Value,
+    /// The first image's panels.
+    dy: Value,
+    panels: &'t [Panel],
+    segment: &'t Segment,
+}
+
+/// A panel of sums: 16 output channels, or 8.
+struct Panel {
+    width: usize,
+    /// Where its sums of this block of input channels lie.
+    sums: Value,
+    /// Bytes from the first panel's dy.
+    dy: i64,
+}
+
+/// A vector of a panel.
+#[derive(Clone, Copy)]
+struct Lanes {
+    ty: Type,
+    panel: usize,
+    width: usize,
+    lane_bytes: i64,
+}
+
+/// A row of pixels of a tile.
+struct Row<'t> {
+    segment: &'t Segment,
+    vectors: &'t [Lanes],
+    /// Input channels.
+    count: usize,
+    /// What the first pixel reads.
+    x: Value,
+    /// The first pixel of each panel.
+    dys: Vec<Value>,
+}
+
+/// A tap, and the pixels of a chunk that it reaches.
+struct TapAt {
+    images: [Value; 2],
+    /// The input's depth.
+    id: Value,
+    od: Value,
+    kh: Value,
+    kw: Value,
+    rows: [Value; 2],
+    columns: [Value; 2],
+    tap: Value,
+}
