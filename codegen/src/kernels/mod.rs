@@ -6,6 +6,7 @@
 pub mod attention;
 pub mod conv;
 pub mod copy;
+pub mod dropout;
 pub mod epilogue;
 pub mod fold;
 pub mod indexed;

@@ -33,9 +33,11 @@
 
 pub mod algorithm;
 pub mod attention;
+mod batch_norm;
 pub mod concat;
 mod conv;
 pub mod cx;
+mod dropout;
 pub mod einsum;
 pub mod elementwise;
 pub mod expand;
@@ -243,11 +245,14 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::CumProd(op) => scan::lower_cum_prod(op, cx),
         Op::Hardmax(op) => scan::lower_hardmax(op, cx),
         Op::Resize(op) => resize::lower(op, cx),
+        Op::ResizeGradient(op) => resize::lower_gradient(op, cx),
         Op::Einsum(op) => einsum::lower(op, cx),
         Op::Attention(op) => attention::lower(op, cx),
         Op::Softmax(op) => softmax::lower(op, cx),
         Op::LogSoftmax(op) => softmax::lower_log(op, cx),
         Op::BatchNorm(op) => norm::lower_batch(op, cx),
+        Op::BatchNormTraining(op) => batch_norm::lower(op, cx),
+        Op::Dropout(op) => dropout::lower(op, cx),
         Op::InstanceNorm(op) => norm::lower_instance(op, cx),
         Op::GroupNorm(op) => norm::lower_group(op, cx),
         Op::LayerNorm(op) => norm::lower_layer(op, cx),

@@ -26,12 +26,12 @@ use nncc_ir::pointwise::{BinaryFn, Ref, UnaryFn};
 use nncc_ir::{Layout, Pointwise};
 
 /// A program over `n` operands of x's type.
-fn program(x: &Operand, n: usize, body: impl FnOnce(&mut Pointwise, &[Ref]) -> Ref) -> Pointwise {
+pub(super) fn program(x: &Operand, n: usize, body: impl FnOnce(&mut Pointwise, &[Ref]) -> Ref) -> Pointwise {
     Pointwise::build(&vec![x.dtype; n], body)
 }
 
 /// `1 / sqrt(v + epsilon)`.
-fn inverse_root(p: &mut Pointwise, v: Ref, epsilon: f64) -> Ref {
+pub(super) fn inverse_root(p: &mut Pointwise, v: Ref, epsilon: f64) -> Ref {
     let v = p.binary_const(BinaryFn::Add, v, epsilon);
     let root = p.unary(UnaryFn::Sqrt, v);
     p.unary(UnaryFn::Reciprocal, root)
@@ -84,7 +84,7 @@ fn row_axis(x: &Operand, stats: &[usize]) -> Option<usize> {
 }
 
 /// A vector of channels, shaped to broadcast to `[N, C, spatial..]`.
-fn per_channel(v: &Operand, rank: usize) -> Operand {
+pub(super) fn per_channel(v: &Operand, rank: usize) -> Operand {
     let mut dims = vec![1; rank.saturating_sub(1)];
     if let Some(first) = dims.first_mut() {
         *first = v.elems();

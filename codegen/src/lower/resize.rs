@@ -10,7 +10,7 @@ use crate::kernels::resample::{Resample, resample};
 use crate::lower::elementwise::lower_map;
 use crate::lower::{Call, LowerCx, LowerError, Operand};
 use crate::program::Arg;
-use nncc_ir::ops::resize::{Resize, ResizeMode, Table};
+use nncc_ir::ops::resize::{Resize, ResizeGradient, ResizeMode, Table};
 use nncc_ir::{BLOCK, DType, HALF_BLOCK, Layout, Pointwise, Tensor, padded_channels};
 
 /// Outer loops as (count, stride in x, stride in y), inner elements, and where x and y begin.
@@ -32,28 +32,87 @@ pub fn lower(op: &Resize, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     if y.elems() == 0 {
         return Ok(());
     }
+    let tables = tables_of(op, &x.dims, &y.dims, cx)?;
     if op.mode == ResizeMode::Nearest || x.dtype.is_float() {
-        return lower_axes(op, &x, &y, cx);
+        return lower_axes(&tables, op.extrapolation_value, &x, &y, cx);
     }
     let wide = cx.temporary(DType::F64, &x.dims, x.layout)?;
     let done = cx.temporary(DType::F64, &y.dims, y.layout)?;
     let cast = |from: DType, to: DType| Pointwise::build(&[from], |p, v| p.cast(v[0], to));
     lower_map(&cast(x.dtype, DType::F64), std::slice::from_ref(&x), &wide, "cast", cx)?;
-    lower_axes(op, &wide, &done, cx)?;
+    lower_axes(&tables, op.extrapolation_value, &wide, &done, cx)?;
     lower_map(&cast(DType::F64, y.dtype), &[done], &y, "cast", cx)
 }
 
-fn lower_axes(op: &Resize, x: &Operand, y: &Operand, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
-    let mut tables: Vec<Option<Table>> = vec![None; x.rank()];
-    for (axis, (&len, &n)) in x.dims.iter().zip(&y.dims).enumerate() {
+/// Lowers the gradient of a resize: the same steps, through transposed tables.
+///
+/// # Errors
+/// A blocked value that was resized along batch or channels; an axis beyond [`LONGEST`].
+pub fn lower_gradient(op: &ResizeGradient, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let (dy, dx) = (cx.input(0)?, cx.output(0));
+    if dy.layout != dx.layout {
+        return Err(cx.unsupported("operand and result in different layouts"));
+    }
+    if dx.elems() == 0 {
+        return Ok(());
+    }
+    let forward = tables_of(&op.forward(&dy.ty().shape), &dx.dims, &dy.dims, cx)?;
+    let back = |(table, &len): (&Option<Table>, &usize)| table.as_ref().map(|table| transposed(table, len));
+    let tables: Vec<Option<Table>> = forward.iter().zip(&dx.dims).map(back).collect();
+    lower_axes(&tables, 0.0, &dy, &dx, cx)
+}
+
+/// The table that brings outputs back to `len` inputs: the taps of each are the outputs that read it. What no output reads is
+/// outside.
+fn transposed(table: &Table, len: usize) -> Table {
+    let mut rows: Vec<Vec<(usize, f64)>> = vec![Vec::new(); len];
+    for i in (0..table.outside.len()).filter(|&i| !table.outside[i]) {
+        let taps = i * table.taps..(i + 1) * table.taps;
+        for (&at, &weight) in table.inputs[taps.clone()].iter().zip(&table.weights[taps]).filter(|(_, w)| **w != 0.0) {
+            match rows[at].last_mut() {
+                Some((output, sum)) if *output == i => *sum += weight,
+                _ => rows[at].push((i, weight)),
+            }
+        }
+    }
+    let taps = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let outside = rows.iter().map(Vec::is_empty).collect();
+    for row in &mut rows {
+        // What fills a row reads what the row reads anyway.
+        let first = row.first().map_or(0, |(i, _)| *i);
+        row.resize(taps, (first, 0.0));
+    }
+    let (inputs, weights) = rows.into_iter().flatten().unzip();
+    Table { taps, inputs, weights, outside }
+}
+
+/// The tables of the axes that change.
+fn tables_of(
+    op: &Resize,
+    from: &[usize],
+    to: &[usize],
+    cx: &LowerCx<'_, '_>,
+) -> Result<Vec<Option<Table>>, LowerError> {
+    let table = |(axis, (&len, &n)): (usize, (&usize, &usize))| {
         if op.keeps(axis, len, n) {
-            continue;
+            return Ok(None);
         }
         if len.max(n) > LONGEST {
             return Err(cx.unsupported(format!("an axis from {len} to {n} elements, {LONGEST} are possible")));
         }
-        tables[axis] = Some(op.table(axis, len, n)).filter(|table| !table.is_identity(len));
-    }
+        Ok(Some(op.table(axis, len, n)).filter(|table| !table.is_identity(len)))
+    };
+    from.iter().zip(to).enumerate().map(table).collect()
+}
+
+/// Appends the steps of all axes that change; what is outside becomes `extrapolation`.
+fn lower_axes(
+    tables: &[Option<Table>],
+    extrapolation: f64,
+    x: &Operand,
+    y: &Operand,
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<(), LowerError> {
     let mut axes: Vec<usize> = (0..x.rank()).filter(|&a| tables[a].is_some()).collect();
     // By growth n / d, compared as products; later axes first among equals.
     axes.sort_by(|&a, &b| (y.dims[a] * x.dims[b]).cmp(&(y.dims[b] * x.dims[a])).then(b.cmp(&a)));
@@ -73,7 +132,7 @@ fn lower_axes(op: &Resize, x: &Operand, y: &Operand, cx: &mut LowerCx<'_, '_>) -
             dims[axis] = y.dims[axis];
             cx.temporary(x.dtype, &dims, x.layout)?
         };
-        lower_axis(op, axis, table, &now, &next, cx)?;
+        lower_axis(extrapolation, axis, table, &now, &next, cx)?;
         now = next;
     }
     Ok(())
@@ -81,7 +140,7 @@ fn lower_axes(op: &Resize, x: &Operand, y: &Operand, cx: &mut LowerCx<'_, '_>) -
 
 /// One axis of `x` into `y`, through a table.
 fn lower_axis(
-    op: &Resize,
+    extrapolation: f64,
     axis: usize,
     table: &Table,
     x: &Operand,
@@ -118,8 +177,8 @@ fn lower_axis(
     }
     let places = [cx.arg(x)?, cx.arg(y)?];
     for (outer, inner, starts) in parts {
-        let weighted = table.taps > 1;
-        let outside = table.outside.contains(&true).then(|| bits_of(x.dtype, op.extrapolation_value));
+        let weighted = table.taps > 1 || table.weights.iter().any(|&w| w != 1.0);
+        let outside = table.outside.contains(&true).then(|| bits_of(x.dtype, extrapolation));
         let r = Resample { elem, outer, n, taps: table.taps, inner, weighted, outside };
         let order: Vec<usize> = match r.by_tap() {
             true => (0..table.taps).flat_map(|t| (0..n).map(move |i| i * table.taps + t)).collect(),
@@ -198,18 +257,44 @@ mod tests {
         prop::sample::select(vec![HalfPixel, PytorchHalfPixel, AlignCorners, Asymmetric, TfCropAndResize])
     }
 
+    /// The gradient of a resize of a tensor of these extents.
+    fn check_gradient(op: &Resize, from: &[usize], to: &[usize], layout: Layout) {
+        let back = ResizeGradient {
+            scales: op.scales.clone(),
+            input: from.to_vec(),
+            mode: op.mode,
+            coordinate: op.coordinate,
+            nearest: op.nearest,
+            cubic_coeff_a: op.cubic_coeff_a,
+            exclude_outside: op.exclude_outside,
+            antialias: op.antialias,
+            roi: op.roi.clone(),
+        };
+        let dy = tensor(3, to);
+        let mut g = Graph::new("gradient");
+        let v = g.add_input("dy", dy.ty());
+        let dx = g.add1(back, &[v], Origin::default(), "dx").unwrap();
+        g.set_layout(v, layout);
+        g.set_layout(dx, layout);
+        g.add_output("dx", dx);
+        // Up to twelve outputs along each of three axes go to one input.
+        check(&g, &[dy], &Tolerance::Relative { rel: 1e-5, abs: 1e-4 });
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn any_axes(from in prop::collection::vec(1usize..6, 1..4), to in prop::array::uniform3(1usize..12), mode in modes(), coordinate in coordinates(), antialias in any::<bool>(), exclude_outside in any::<bool>()) {
             let op = Resize { antialias, exclude_outside, ..resize(mode, coordinate, &to[..from.len()]) };
+            check_gradient(&op, &from, &to[..from.len()], Layout::RowMajor);
             check_resize(op, &tensor(1, &from), Layout::RowMajor);
         }
 
         #[test]
         fn blocked_values(c in prop::sample::select(vec![1usize, 8, 9, 16, 17, 33]), from in (1usize..5, 1usize..5), to in (1usize..8, 1usize..8), mode in modes(), coordinate in coordinates()) {
             let op = Resize { roi: if coordinate == Coordinate::TfCropAndResize { vec![0.0, 0.0, 0.1, -0.2, 1.0, 1.0, 1.2, 0.9] } else { vec![] }, ..resize(mode, coordinate, &[2, c, to.0, to.1]) };
+            check_gradient(&op, &[2, c, from.0, from.1], &[2, c, to.0, to.1], Layout::Blocked);
             check_resize(op, &tensor(2, &[2, c, from.0, from.1]), Layout::Blocked);
         }
     }

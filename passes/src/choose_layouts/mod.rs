@@ -50,9 +50,12 @@ fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
     let mut changes = 0;
     for &n in &order {
         if blocked[n.index()] {
+            // Statistics beside a blocked value are vectors.
             for v in g.results(n) {
-                g.set_layout(v, Layout::Blocked);
-                changes += 1;
+                if g.ty(v).rank() >= 3 {
+                    g.set_layout(v, Layout::Blocked);
+                    changes += 1;
+                }
             }
         }
     }

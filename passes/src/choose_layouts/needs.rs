@@ -5,7 +5,7 @@
 //! reads                Conv of up to 4 channels: row-major, which is the model's input; else blocked. ConvWeightGradient too,
 //!                      which writes rows
 //! takes either         MaxPool, AveragePool and their gradients, Reduce over spatial axes, elementwise operators, Resize of spatial axes,
-//!                      BatchNorm, InstanceNorm, Concat, Split, Slice, Identity
+//!                      BatchNorm (in training its vectors stay rows), InstanceNorm, Concat, Split, Slice, Identity
 //! reads any            Transpose and Pad, which copy anyway: no Relayout before them, nor behind; Reduce that keeps channels
 //! row-major            everything else
 //! ```
@@ -82,6 +82,11 @@ pub fn needs(g: &Graph, n: NodeId) -> Needs {
     {
         return Needs { own: Own::RowMajor, reads: vec![Read::Any] };
     }
+    if matches!(g.op(n), Op::BatchNormTraining(_)) && can_be_blocked(g, v) {
+        let mut reads = row_major().reads;
+        reads[0] = Read::Own;
+        return Needs { own: free(g, v), reads };
+    }
     if !g.results(n).all(|v| can_be_blocked(g, v)) || matches!(g.op(n), Op::Input) {
         return row_major();
     }
@@ -110,6 +115,9 @@ pub fn needs(g: &Graph, n: NodeId) -> Needs {
         }
         Op::Reduce(r) if r.keepdims && !r.axes.is_empty() && r.axes.iter().all(|&a| a >= 2) => free(own_reads()),
         Op::Resize(r) if spatial_resize(r) => free(own_reads()),
+        Op::ResizeGradient(r) if r.scales.len() >= 2 && r.scales[..2] == [1.0, 1.0] && !r.antialias => {
+            free(own_reads())
+        }
         Op::Identity(_) => free(own_reads()),
         Op::BatchNorm(_) | Op::InstanceNorm(_) => {
             let mut reads = row_major().reads;
