@@ -34,8 +34,9 @@ const VALUE_BYTES: u64 = 1 << 40;
 /// The graph that is being built.
 pub(crate) struct Builder {
     pub(crate) graph: Graph,
-    /// Whether Dropouts stay in the graph; how many there are.
+    /// Whether Dropouts stay in the graph, and weights as they are: see [`crate::ImportOptions::keep_dropouts`].
     pub(crate) keep_dropouts: bool,
+    /// How many Dropouts there are.
     pub(crate) dropouts: usize,
     fold_left: usize,
 }
@@ -116,7 +117,8 @@ impl Builder {
             && op.macs(types, outputs).is_none_or(|m| m <= FOLD_MACS)
             && !is_windowed(op);
         let total: usize = outputs.iter().filter_map(TensorType::elems).sum();
-        if !cheap || operands.is_empty() || total > self.fold_left {
+        let learned = self.keep_dropouts && operands.iter().flatten().any(|v| v.is_weight());
+        if !cheap || learned || operands.is_empty() || total > self.fold_left {
             return Ok(None);
         }
         self.fold_left -= total;

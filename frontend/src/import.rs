@@ -301,7 +301,8 @@ impl<'m> Importer<'m> {
 
 /// A constant that the model gives a name.
 fn named(constant: Constant, name: &str) -> Val {
-    Val::Const(Rc::new(ConstVal { constant, name: RefCell::new(name.to_string()), placed: Cell::new(None) }))
+    let weight = constant.dtype().is_float() && constant.elems() > 1;
+    Val::Const(Rc::new(ConstVal { constant, name: RefCell::new(name.to_string()), placed: Cell::new(None), weight }))
 }
 
 // ---- nodes --------------------------------------------------------------------------------------------------------------
@@ -405,10 +406,10 @@ impl<'m> Importer<'m> {
         self.problems.push(p);
     }
 
-    /// The version of a default-domain operator that the opset in force means.
+    /// The version of an operator that the opset in force means.
     fn version(&self, node: &NodeDef, scope: &Scope) -> Option<i64> {
         let opset = *scope.opsets.get(&node.domain)?;
-        let entry = crate::ops::find(&node.op).filter(|_| node.domain.is_empty())?;
+        let entry = crate::ops::find(&node.domain, &node.op)?;
         entry.versions.iter().copied().filter(|&v| v <= opset).max()
     }
 
@@ -424,7 +425,7 @@ impl<'m> Importer<'m> {
                 .rule("ONNX IR: opset_import names every domain that nodes use")
                 .into();
         };
-        let first = crate::ops::find(&node.op).filter(|_| node.domain.is_empty()).and_then(|e| e.versions.first());
+        let first = crate::ops::find(&node.domain, &node.op).and_then(|e| e.versions.first());
         match first {
             Some(first) => {
                 Problem::invalid(format!("opset {opset} has no such operator, it came with opset {first}")).into()
@@ -456,7 +457,7 @@ impl<'m> Importer<'m> {
                 return Err(Problem::unsupported("more nodes than its file is worth, after inlining functions").into());
             }
         }
-        let entry = crate::ops::find(&node.op).filter(|_| node.domain.is_empty());
+        let entry = crate::ops::find(&node.domain, &node.op);
         if let (Some(entry), Some(version)) = (entry, self.version(node, scope)) {
             let mut cx = NodeCx {
                 builder: &mut self.builder,

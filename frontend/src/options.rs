@@ -16,8 +16,10 @@ pub struct ImportOptions {
     pub fixed: BTreeMap<String, Tensor>,
     /// Shapes for inputs whose shape the model does not declare or declares with symbols.
     pub shapes: BTreeMap<String, Vec<Dim>>,
-    /// Whether Dropouts of the model, in whatever mode, stay in the graph, each with a stream of its own, so that the graph can
-    /// be trained. They drop nothing until they get a seed: see [`nncc_ir::ops::dropout`].
+    /// For training: Dropouts of the model, in whatever mode, stay in the graph, each with a stream of its own (they drop
+    /// nothing until they get a seed: see [`nncc_ir::ops::dropout`]); batch normalizations that were exported in training mode
+    /// take their inference form; and nothing that is computed of a weight is folded, so that every weight is a constant of
+    /// its initializer's name.
     pub keep_dropouts: bool,
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct ConstVal {
     pub(crate) name: RefCell<String>,
     /// Where it is in the graph, once it is used there.
     pub(crate) placed: Cell<Option<ValueId>>,
+    /// Whether it is an initializer of several floats, which training may change.
+    pub(crate) weight: bool,
 }
 
 /// Elements known up to symbols, with the element type that the model gives them.
@@ -37,7 +39,12 @@ pub(crate) struct SymVal {
 impl Val {
     /// A constant without a name.
     pub(crate) fn constant(c: Constant) -> Val {
-        Val::Const(Rc::new(ConstVal { constant: c, name: RefCell::default(), placed: Cell::default() }))
+        Val::Const(Rc::new(ConstVal { constant: c, name: RefCell::default(), placed: Cell::default(), weight: false }))
+    }
+
+    /// Whether it is a weight of the model's file.
+    pub(crate) fn is_weight(&self) -> bool {
+        matches!(self, Val::Const(c) if c.weight)
     }
 
     /// The constant, if it is one.

@@ -2,8 +2,8 @@
 //!
 //! [`pipeline`] is the optimizer on one screen. Every pass stands in one file that says what it rewrites, when that is
 //! legal and what it gains; most are lists of rules over the small rewriting engine in [`rewrite`]. [`pass`] runs them:
-//! timing, verification, fuel, refusals. [`plan_memory()`] ends the pipeline. [`mod@autodiff`] stands before it: it turns a network and
-//! a loss into the graph of a training step, which the pipeline then optimizes.
+//! timing, verification, fuel, refusals. [`plan_memory()`] ends the pipeline. [`mod@autodiff`] and
+//! [`training`] stand before it: they turn a network into the graph of a training step, which the pipeline then optimizes.
 //!
 //! Invariants of absence: nothing here knows of a model file format, a kernel or machine code.
 
@@ -28,6 +28,7 @@ pub mod recognise;
 pub mod rewrite;
 pub mod separate_outputs;
 pub mod sink;
+pub mod training;
 mod weights;
 
 pub use autodiff::{AutodiffError, backpropagate, differentiate};

@@ -23,11 +23,14 @@ mod reduce;
 mod resize;
 mod shape;
 mod softmax;
+mod training;
 mod window;
 
-/// One operator of the default domain.
+/// One operator.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
+    /// "" for the default domain.
+    pub(crate) domain: &'static str,
     /// The opset versions that changed the operator, ascending: all that ONNX has up to the newest known opset.
     pub(crate) versions: &'static [i64],
     pub(crate) import: fn(&mut NodeCx<'_>) -> Imported,
@@ -37,7 +40,11 @@ pub(crate) struct Entry {
 
 impl Entry {
     const fn new(name: &'static str, versions: &'static [i64], import: fn(&mut NodeCx<'_>) -> Imported) -> Entry {
-        Entry { name, versions, import, limits: "" }
+        Entry { name, domain: "", versions, import, limits: "" }
+    }
+
+    const fn of(self, domain: &'static str) -> Entry {
+        Entry { domain, ..self }
     }
 
     const fn but(self, limits: &'static str) -> Entry {
@@ -61,13 +68,14 @@ pub(crate) const FAMILIES: &[(&str, &[Entry])] = &[
     ("Attention", attention::OPS),
     ("Losses", loss::OPS),
     ("Constants and generators", generate::OPS),
+    ("Optimizers, of the domain `ai.onnx.preview.training`", training::OPS),
 ];
 
-/// The operator of the default domain that is called `name`.
-pub(crate) fn find(name: &str) -> Option<&'static Entry> {
+/// The operator of `domain` that is called `name`.
+pub(crate) fn find(domain: &str, name: &str) -> Option<&'static Entry> {
     static BY_NAME: LazyLock<FxHashMap<&str, &Entry>> =
         LazyLock::new(|| FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).map(|e| (e.name, e)).collect());
-    BY_NAME.get(name).copied()
+    BY_NAME.get(name).copied().filter(|e| e.domain == domain)
 }
 
 /// Why an operator of the default domain is not supported, where there is more to say than that it is not.

@@ -1,0 +1,627 @@
+//! The training step: a forward graph and options in, a graph out that runs the model, measures the loss, and gives every
+//! parameter, moment and statistic its next value.
+//!
+//! ```text
+//! inputs    the model's .. | target | learning_rate: f32 | seed_and_step: i64[2] | states ..
+//! outputs   the model's .. | loss: f32 | gradient_norms: f32[..], if asked for   | the states' next values ..
+//! ```
+//!
+//! A state's next value has its type, and the node that makes it reads the state at the element that it writes only: it may
+//! be written over the state by whoever runs that node behind the state's other readers. The number of the step counts from 0. Beside it stands the evaluation graph, in which batch
+//! normalizations use their running statistics and nothing is dropped:
+//!
+//! ```text
+//! inputs    the model's .. | target | parameters and statistics, in the states' order
+//! outputs   the model's .. | loss
+//! ```
+//!
+//! Order: constants become inputs, batch normalizations and dropouts take their training form, then loss and penalties,
+//! gradients, clipping (by value, then by the norm of all, as PyTorch's two functions one after the other), optimizer,
+//! moving averages. Needs known shapes and a graph as the importer makes it for training, with dropouts in it and weights
+//! that are not folded.
+//!
+//! The prediction is the model's first output. Where a model ends in the softmax (or sigmoid) that its loss has inside, the
+//! loss takes that operator's operand.
+
+use super::emit::{Built, Emit};
+use super::optimizers::{Clock, States, Update};
+use super::parameters::{self, Role};
+use super::{Loss, Optimizer, TrainingError};
+use crate::autodiff::differentiate;
+use nncc_ir::ops::batch_norm::BatchNormTraining;
+use nncc_ir::ops::concat::Concat;
+use nncc_ir::ops::reduce::ReduceKind;
+use nncc_ir::ops::slice::Slice;
+use nncc_ir::pointwise::{BinaryFn, UnaryFn};
+use nncc_ir::{Constant, DType, Dim, Graph, NamePattern, NodeId, Op, Tensor, TensorType, ValueId};
+use rustc_hash::FxHashMap;
+
+/// Parameters that are trained in their own way: the first group whose pattern fits counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Which ones, by the names of their initializers.
+    pub pattern: NamePattern,
+    /// By what the learning rate is multiplied.
+    pub rate: f64,
+    /// Instead of the weight decay of all.
+    pub weight_decay: Option<f64>,
+    /// Not trained at all: constants of the step. A frozen statistic keeps its batch normalization in inference form.
+    pub frozen: bool,
+}
+
+/// Bounds of the gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Clip {
+    /// Of each element's magnitude: `clip_grad_value_`.
+    pub value: Option<f64>,
+    /// Of the norm of all gradients together: `clip_grad_norm_`.
+    pub norm: Option<f64>,
+}
+
+/// What a training step does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingOptions {
+    /// What is made small.
+    pub loss: Loss,
+    /// How.
+    pub optimizer: Optimizer,
+    /// Of every parameter that its group does not exempt.
+    pub weight_decay: f64,
+    /// `l1 * sum |p|` of the parameters with two axes or more is added to the loss.
+    pub l1: f64,
+    /// `l2 * sum p^2` of the same.
+    pub l2: f64,
+    /// Groups.
+    pub groups: Vec<Group>,
+    /// Bounds of the gradients.
+    pub clip: Clip,
+    /// The share that a moving average of the parameters keeps of itself in a step, if there is one.
+    pub average: Option<f64>,
+    /// The share of the new value in running means and variances: PyTorch's momentum.
+    pub batch_norm_momentum: f64,
+    /// Whether the norm of each parameter's gradient, before it is clipped, is an output: where gradients vanish or explode.
+    pub watch: bool,
+}
+
+impl TrainingOptions {
+    /// PyTorch's defaults for a loss and an optimizer.
+    pub fn new(loss: Loss, optimizer: Optimizer) -> TrainingOptions {
+        let (_, weight_decay) = optimizer.defaults();
+        TrainingOptions {
+            loss,
+            optimizer,
+            weight_decay,
+            l1: 0.0,
+            l2: 0.0,
+            groups: Vec::new(),
+            clip: Clip::default(),
+            average: None,
+            batch_norm_momentum: 0.1,
+            watch: false,
+        }
+    }
+
+    fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|g| g.pattern.fits(name))
+    }
+
+    fn check(&self) -> Result<(), TrainingError> {
+        self.optimizer.check()?;
+        let within = |name: &str, x: f64, fits: bool, what: &str| match fits {
+            true => Ok(()),
+            false => Err(TrainingError::Option(format!("{name} is {x}, not {what}"))),
+        };
+        for (name, x) in [("the weight decay", self.weight_decay), ("the factor of L1", self.l1), ("of L2", self.l2)] {
+            within(name, x, x >= 0.0, "at least 0")?;
+        }
+        for (name, x) in [("the bound of gradients", self.clip.value), ("the bound of their norm", self.clip.norm)] {
+            within(name, x.unwrap_or(1.0), x.is_none_or(|x| x > 0.0), "above 0")?;
+        }
+        let share = |x: f64| (0.0..=1.0).contains(&x);
+        let average = self.average.unwrap_or(0.0);
+        within("the moving average's share", average, share(average), "in 0..=1")?;
+        let momentum = self.batch_norm_momentum;
+        within("the momentum of batch normalizations", momentum, share(momentum), "in 0..=1")
+    }
+}
+
+/// What a state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateKind {
+    /// A weight of the model.
+    Parameter,
+    /// A running mean or variance of the model.
+    Statistic,
+    /// What the optimizer remembers.
+    Moment,
+    /// The moving average of a parameter.
+    Average,
+}
+
+/// A value that goes from one step to the next.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Of parameters and statistics the initializer's; else with what it is in front: `exp_avg/fc.weight`.
+    pub name: String,
+    /// What it is.
+    pub kind: StateKind,
+    /// The parameter that a moment or an average belongs to.
+    pub of: Option<String>,
+    /// Its place among the inputs of the step.
+    pub input: usize,
+    /// Its next value's place among the outputs of the step.
+    pub output: usize,
+    /// Its place among the inputs of the evaluation, if it is one of the model's.
+    pub evaluation_input: Option<usize>,
+    /// Its value before the first step.
+    pub initial: Constant,
+}
+
+/// A training step: see the module.
+#[derive(Clone, Debug)]
+pub struct TrainingGraph {
+    /// The step.
+    pub step: Graph,
+    /// The model as it infers, with its loss.
+    pub evaluation: Graph,
+    /// What goes from one step to the next, in the order of the inputs.
+    pub states: Vec<State>,
+    /// The place of the target among the inputs of both graphs; learning rate, and seed and step follow in the step.
+    pub target: usize,
+    /// The place of the loss among the outputs of both graphs.
+    pub loss: usize,
+    /// The parameters whose gradients' norms are the output behind the loss, in its order: empty if nobody asked.
+    pub watched: Vec<String>,
+    /// What the user should know: one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Makes the training step of a model.
+pub fn training_step(forward: &Graph, options: &TrainingOptions) -> Result<TrainingGraph, TrainingError> {
+    options.check()?;
+    let order = forward.topological_order().ok_or_else(|| TrainingError::Bug("the graph has a cycle".into()))?;
+    let roles = parameters::find(forward, &order);
+    if !roles.iter().any(|(_, role)| *role == Role::Parameter) {
+        return Err(TrainingError::NoParameters("no weight of it is a constant that an operator learns by"));
+    }
+    let frozen = |n: NodeId| options.group(name_of(forward, n)).is_some_and(|g| g.frozen);
+    let kept: Vec<(NodeId, Role)> = roles.iter().filter(|(n, _)| !frozen(*n)).copied().collect();
+    if !kept.iter().any(|(_, role)| *role == Role::Parameter) {
+        return Err(TrainingError::NoParameters("every parameter is frozen"));
+    }
+    let prediction = forward.outputs().first().ok_or(TrainingError::NoParameters("it has no output"))?.1;
+    let mut notes = notes(forward, &order);
+    let loss_operand = before_activation(forward, prediction, &options.loss, &mut notes);
+
+    let mut evaluation = forward.clone();
+    let target = evaluation.inputs().len();
+    let target_type = options.loss.target(forward.ty(loss_operand))?;
+    let target_value = evaluation.add_input("target", target_type.clone());
+    let mut evaluation_states = Vec::new();
+    for &(n, _) in &kept {
+        become_input(&mut evaluation, n);
+        evaluation_states.push(evaluation.inputs().len() - 1);
+    }
+    let evaluated = remove_dropouts(&mut evaluation, loss_operand);
+    let loss_value = options.loss.build(&mut evaluation, evaluated, target_value)?;
+    let loss = evaluation.outputs().len();
+    evaluation.add_output("loss", loss_value);
+
+    let mut builder = StepBuilder::new(forward.clone(), target_type, loss_operand, options);
+    for (&(n, role), evaluation_input) in kept.iter().zip(evaluation_states) {
+        builder.adopt(n, role, evaluation_input);
+    }
+    builder.train_batch_norms()?;
+    builder.train_dropouts();
+    builder.learn()?;
+    let StepBuilder { graph: mut step, states, next, watched, .. } = builder;
+    for (state, value) in states.iter().zip(&next) {
+        step.add_output(&format!("next/{}", state.name), *value);
+    }
+    Ok(TrainingGraph { step, evaluation, states, target, loss, watched, notes })
+}
+
+fn name_of(g: &Graph, n: NodeId) -> &str {
+    g.node(n).outputs().first().map_or("", |v| &v.name)
+}
+
+/// Makes a constant an input of the same name; gives its value.
+fn become_input(g: &mut Graph, n: NodeId) -> (ValueId, Option<Constant>) {
+    let old = ValueId { node: n, out: 0 };
+    let (name, ty) = (g.value(old).name.to_string(), g.ty(old).clone());
+    let value = g.constant(old).cloned();
+    g.rename(old, ""); // the name is the input's now
+    let new = g.add_input(&name, ty);
+    g.replace_uses(old, new);
+    g.remove(n);
+    (new, value)
+}
+
+/// Takes dropouts out of the graph; gives what `watched` is then.
+fn remove_dropouts(g: &mut Graph, watched: ValueId) -> ValueId {
+    let (mut watched, dropouts) = (watched, dropouts(g));
+    for n in dropouts {
+        if let Some(x) = g.operand(n, 0) {
+            watched = if watched.node == n { x } else { watched };
+            g.replace_uses(ValueId { node: n, out: 0 }, x);
+            g.remove(n);
+        }
+    }
+    watched
+}
+
+/// In reverse: one that drops of another's result stands before it.
+fn dropouts(g: &Graph) -> Vec<NodeId> {
+    let mut order = g.topological_order().unwrap_or_default();
+    order.retain(|n| matches!(g.op(*n), Op::Dropout(_)));
+    order.reverse();
+    order
+}
+
+/// What the loss should take: the prediction, or what stands before the activation that the loss has inside.
+fn before_activation(g: &Graph, prediction: ValueId, loss: &Loss, notes: &mut Vec<String>) -> ValueId {
+    let inside = match g.op(prediction.node) {
+        Op::Softmax(s) => loss.has_softmax() && s.axis == 1,
+        Op::Unary(u) => loss.has_sigmoid() && u.function == UnaryFn::Sigmoid,
+        _ => false,
+    };
+    match g.operand(prediction.node, 0) {
+        Some(x) if inside => {
+            let (op, node) = (g.op(prediction.node).name(), &g.value(prediction).name);
+            notes
+                .push(format!("the loss has the {op} of \"{node}\" inside: it is computed of that operator's operand"));
+            x
+        }
+        _ => prediction,
+    }
+}
+
+/// What a model shows of what its exporter has done to it.
+fn notes(g: &Graph, order: &[NodeId]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let convs: Vec<NodeId> = order.iter().copied().filter(|n| matches!(g.op(*n), Op::Conv(_))).collect();
+    // PyTorch's exporter names what it has computed itself after the operator that takes it.
+    let folded = |n: &&NodeId| {
+        let name = g.operand(**n, 1).map(|w| g.value(w).name.clone());
+        name.is_some_and(|name| name.starts_with("onnx::Conv_"))
+    };
+    let count = convs.iter().filter(folded).count();
+    if count > 0 {
+        notes.push(format!(
+            "the exporter has folded the batch normalization behind {count} of {} convolutions into their weights: they train \
+             without it; export with training=TrainingMode.PRESERVE and do_constant_folding=False to keep it",
+            convs.len()
+        ));
+    }
+    notes
+}
+
+/// The step while it is built.
+struct StepBuilder<'a> {
+    graph: Graph,
+    options: &'a TrainingOptions,
+    target: ValueId,
+    /// What the loss takes.
+    loss_operand: ValueId,
+    rate: ValueId,
+    seed_and_step: ValueId,
+    states: Vec<State>,
+    /// The current value of each state's input, and its next value: the input itself until there is one.
+    current: Vec<ValueId>,
+    next: Vec<ValueId>,
+    by_name: FxHashMap<String, usize>,
+    /// Outputs in front of the states'.
+    outputs: usize,
+    watched: Vec<String>,
+}
+
+impl<'a> StepBuilder<'a> {
+    fn new(
+        mut graph: Graph,
+        target: TensorType,
+        loss_operand: ValueId,
+        options: &'a TrainingOptions,
+    ) -> StepBuilder<'a> {
+        let outputs = graph.outputs().len() + 1 + usize::from(options.watch); // the loss, and the norms
+        let target = graph.add_input("target", target);
+        let rate = graph.add_input("learning_rate", TensorType::fixed(DType::F32, &[]));
+        let seed_and_step = graph.add_input("seed_and_step", TensorType::fixed(DType::I64, &[2]));
+        StepBuilder {
+            graph,
+            options,
+            target,
+            loss_operand,
+            rate,
+            seed_and_step,
+            states: Vec::new(),
+            current: Vec::new(),
+            next: Vec::new(),
+            by_name: FxHashMap::default(),
+            outputs,
+            watched: Vec::new(),
+        }
+    }
+
+    /// Makes a constant of the model a state.
+    fn adopt(&mut self, n: NodeId, role: Role, evaluation_input: usize) {
+        let name = name_of(&self.graph, n).to_string();
+        let (input, initial) = become_input(&mut self.graph, n);
+        let kind = match role {
+            Role::Parameter => StateKind::Parameter,
+            Role::Statistic => StateKind::Statistic,
+        };
+        let initial = initial.unwrap_or_else(|| Constant::from_tensor(&Tensor::zeros(DType::F32, &[])));
+        self.register(name, kind, None, Some(evaluation_input), input, initial);
+    }
+
+    fn register(
+        &mut self,
+        name: String,
+        kind: StateKind,
+        of: Option<String>,
+        evaluation_input: Option<usize>,
+        value: ValueId,
+        initial: Constant,
+    ) {
+        let (input, output) = (self.graph.inputs().len() - 1, self.outputs + self.states.len());
+        self.by_name.insert(name.clone(), self.states.len());
+        self.states.push(State { name, kind, of, input, output, evaluation_input, initial });
+        self.current.push(value);
+        self.next.push(value);
+    }
+
+    /// The state that a value is the input of.
+    fn state_of(&self, v: ValueId) -> Option<usize> {
+        self.current.iter().position(|c| *c == v)
+    }
+
+    /// Batch normalizations whose statistics are states compute their own; several that share statistics move them one
+    /// after the other.
+    fn train_batch_norms(&mut self) -> Result<(), TrainingError> {
+        let order = self.graph.topological_order().ok_or_else(|| TrainingError::Bug("the graph has a cycle".into()))?;
+        for n in order {
+            let Op::BatchNorm(norm) = self.graph.op(n) else { continue };
+            let epsilon = norm.epsilon;
+            let operands = self.graph.operands(n);
+            let of = |i: usize| operands.get(i).copied().flatten();
+            let (Some(mean), Some(var)) = (of(3), of(4)) else { continue };
+            let (Some(mean), Some(var)) = (self.state_of(mean), self.state_of(var)) else { continue };
+            let op = BatchNormTraining { epsilon, momentum: 1.0 - self.options.batch_norm_momentum, unbiased: true };
+            let (origin, name) = (self.graph.node(n).origin.clone(), name_of(&self.graph, n).to_string());
+            let x = of(0).map(|x| self.graph.ty(x).clone());
+            let elements = x.and_then(|ty| Some((ty.elems()?, ty.shape.get(1).map_or(Some(1), Dim::size)?)));
+            if elements.is_some_and(|(all, channels)| all <= channels) {
+                return Err(TrainingError::OneElement(if origin.names().is_empty() {
+                    name
+                } else {
+                    origin.to_string()
+                }));
+            }
+            let operands = [of(0), of(1), of(2), Some(self.next[mean]), Some(self.next[var])];
+            let added = self.graph.add(op, &operands, origin, &[&format!("{name}.train")]);
+            let trained = added.map_err(|e| TrainingError::Bug(e.0))?;
+            let (old, new) = (ValueId { node: n, out: 0 }, ValueId { node: trained, out: 0 });
+            self.loss_operand = if self.loss_operand == old { new } else { self.loss_operand };
+            self.graph.replace_uses(old, new);
+            self.graph.remove(n);
+            self.graph.rename(new, &name);
+            self.next[mean] = ValueId { node: trained, out: 1 };
+            self.next[var] = ValueId { node: trained, out: 2 };
+        }
+        Ok(())
+    }
+
+    /// Dropouts drop by the seed and the step.
+    fn train_dropouts(&mut self) {
+        for n in dropouts(&self.graph) {
+            self.graph.set_operand(n, 1, Some(self.seed_and_step));
+        }
+    }
+
+    /// Loss, gradients, optimizer.
+    fn learn(&mut self) -> Result<(), TrainingError> {
+        let data_loss = self.options.loss.build(&mut self.graph, self.loss_operand, self.target)?;
+        let parameters: Vec<usize> =
+            (0..self.states.len()).filter(|&i| self.states[i].kind == StateKind::Parameter).collect();
+        let values: Vec<ValueId> = parameters.iter().map(|&i| self.current[i]).collect();
+        let loss = self.penalised(data_loss, &values)?;
+        let gradients = differentiate(&mut self.graph, loss, &values)?;
+        self.graph.add_output("loss", loss);
+        let mut learned: Vec<(usize, ValueId)> =
+            parameters.iter().zip(gradients).filter_map(|(&i, g)| Some((i, g?))).collect();
+        if learned.is_empty() {
+            return Err(TrainingError::NoParameters("the loss depends on no parameter"));
+        }
+        if self.options.watch {
+            self.watch(&learned)?;
+        }
+        self.clip(&mut learned)?;
+        let time = self.time()?;
+        for (i, gradient) in learned {
+            self.update(i, gradient, time)?;
+        }
+        Ok(())
+    }
+
+    fn penalised(&mut self, loss: ValueId, parameters: &[ValueId]) -> Built {
+        let (l1, l2) = (self.options.l1, self.options.l2);
+        let mut emit = Emit::new(&mut self.graph, "penalty");
+        let mut sum = loss;
+        for (factor, kind) in [(l1, ReduceKind::L1), (l2, ReduceKind::SumSquare)] {
+            for &p in parameters {
+                if factor == 0.0 || emit.ty(p).rank() < 2 {
+                    continue;
+                }
+                let norm = emit.reduce_all(kind, p)?;
+                let penalty = emit.scale(norm, factor)?;
+                let penalty = emit.cast(penalty, emit.dtype(loss))?;
+                sum = emit.add(sum, penalty)?;
+            }
+        }
+        Ok(sum)
+    }
+
+    fn watch(&mut self, gradients: &[(usize, ValueId)]) -> Result<(), TrainingError> {
+        self.watched = gradients.iter().map(|(i, _)| self.states[*i].name.clone()).collect();
+        let mut emit = Emit::new(&mut self.graph, "watch");
+        let mut norms = Vec::new();
+        for &(_, g) in gradients {
+            let norm = emit.reduce_all(ReduceKind::L2, g)?;
+            let norm = emit.cast(norm, DType::F32)?;
+            norms.push(emit.reshape(norm, vec![Dim::Known(1)])?);
+        }
+        let norms = emit.op(Concat { axis: 0 }, &norms)?;
+        self.graph.add_output("gradient_norms", norms);
+        Ok(())
+    }
+
+    fn clip(&mut self, gradients: &mut [(usize, ValueId)]) -> Result<(), TrainingError> {
+        let Clip { value, norm } = self.options.clip;
+        let mut emit = Emit::new(&mut self.graph, "clip");
+        if let Some(bound) = value {
+            for (_, g) in gradients.iter_mut() {
+                *g = emit.map(&[*g], |p, v| {
+                    let low = p.binary_const(BinaryFn::Max, v[0], -bound);
+                    p.binary_const(BinaryFn::Min, low, bound)
+                })?;
+            }
+        }
+        let Some(bound) = norm else { return Ok(()) };
+        let mut squares = None;
+        for &(_, g) in gradients.iter() {
+            let square = emit.reduce_all(ReduceKind::SumSquare, g)?;
+            let square = emit.cast(square, DType::F32)?;
+            squares = Some(match squares {
+                Some(sum) => emit.add(sum, square)?,
+                None => square,
+            });
+        }
+        let Some(squares) = squares else { return Ok(()) };
+        let factor = emit.map(&[squares], |p, v| {
+            let norm = p.unary(UnaryFn::Sqrt, v[0]);
+            let norm = p.binary_const(BinaryFn::Add, norm, 1e-6); // PyTorch's guard against a norm of 0
+            let bound = p.constant(p.type_of(norm), bound);
+            let factor = p.binary(BinaryFn::Div, bound, norm);
+            p.binary_const(BinaryFn::Min, factor, 1.0)
+        })?;
+        for (_, g) in gradients.iter_mut() {
+            let factor = emit.cast(factor, emit.dtype(*g))?;
+            *g = emit.mul(*g, factor)?;
+        }
+        Ok(())
+    }
+
+    /// The number of the step from 1, as f32.
+    fn time(&mut self) -> Built {
+        let seed_and_step = self.seed_and_step;
+        let mut emit = Emit::new(&mut self.graph, "clock");
+        let slice = Slice { starts: vec![Dim::Known(1)], lens: vec![Dim::Known(1)], steps: vec![1] };
+        let step = emit.op(slice, &[seed_and_step])?;
+        let step = emit.reshape(step, Vec::new())?;
+        let step = emit.cast(step, DType::F32)?;
+        emit.with(BinaryFn::Add, step, 1.0)
+    }
+
+    fn update(&mut self, i: usize, gradient: ValueId, time: ValueId) -> Result<(), TrainingError> {
+        let (options, name, rate) = (self.options, self.states[i].name.clone(), self.rate);
+        let group = options.group(&name);
+        let weight_decay = group.and_then(|g| g.weight_decay).unwrap_or(options.weight_decay);
+        let parameter = self.current[i];
+        let mut graph = std::mem::take(&mut self.graph);
+        let mut emit = Emit::new(&mut graph, &format!("optimizer/{name}"));
+        let dtype = emit.dtype(parameter);
+        let rate = emit.scale(rate, group.map_or(1.0, |g| g.rate))?;
+        let clock = Clock { rate: emit.cast(rate, dtype)?, time: emit.cast(time, dtype)? };
+        let mut memory = Memory { builder: self, parameter: name.clone(), value: parameter };
+        let update = Update { emit: &mut emit, states: &mut memory, parameter, gradient, clock, weight_decay };
+        let new = update.build(&options.optimizer)?;
+        self.next[i] = new;
+        if let Some(share) = options.average {
+            let initial = self.states[i].initial.clone();
+            let state = format!("average/{name}");
+            let old = emit.graph.add_input(&state, emit.ty(parameter));
+            let average = emit.map(&[old, new], |p, v| {
+                let (old, new) =
+                    (p.binary_const(BinaryFn::Mul, v[0], share), p.binary_const(BinaryFn::Mul, v[1], 1.0 - share));
+                p.binary(BinaryFn::Add, old, new)
+            })?;
+            self.graph = graph;
+            self.register(state, StateKind::Average, Some(name), None, old, initial);
+            if let Some(last) = self.next.last_mut() {
+                *last = average;
+            }
+        } else {
+            self.graph = graph;
+        }
+        Ok(())
+    }
+}
+
+/// The optimizer's memory of one parameter: states of the step.
+struct Memory<'b, 'a> {
+    builder: &'b mut StepBuilder<'a>,
+    parameter: String,
+    value: ValueId,
+}
+
+impl Memory<'_, '_> {
+    fn state(
+        &mut self,
+        emit: &mut Emit<'_>,
+        full: String,
+        of: Option<String>,
+        ty: TensorType,
+        initial: f64,
+    ) -> ValueId {
+        if let Some(&i) = self.builder.by_name.get(&full) {
+            return self.builder.current[i];
+        }
+        let one = Tensor::from_f64(ty.dtype, &[], &[initial]);
+        let dims = ty.dims().unwrap_or_default();
+        let start = Constant::splat(&one, &dims).unwrap_or_else(|| Constant::from_tensor(&one)); // `one` is one element
+        let value = emit.graph.add_input(&full, ty);
+        let input = emit.graph.inputs().len() - 1;
+        let b = &mut *self.builder;
+        let output = b.outputs + b.states.len();
+        b.by_name.insert(full.clone(), b.states.len());
+        b.states.push(State {
+            name: full,
+            kind: StateKind::Moment,
+            of,
+            input,
+            output,
+            evaluation_input: None,
+            initial: start,
+        });
+        b.current.push(value);
+        b.next.push(value);
+        value
+    }
+
+    fn set(&mut self, full: &str, value: ValueId, first_only: bool) {
+        if let Some(&i) = self.builder.by_name.get(full)
+            && (!first_only || self.builder.next[i] == self.builder.current[i])
+        {
+            self.builder.next[i] = value;
+        }
+    }
+}
+
+impl States for Memory<'_, '_> {
+    fn read(&mut self, emit: &mut Emit<'_>, name: &str, initial: f64) -> ValueId {
+        let (full, ty) = (format!("{name}/{}", self.parameter), emit.ty(self.value));
+        self.state(emit, full, Some(self.parameter.clone()), ty, initial)
+    }
+
+    fn read_shared(&mut self, emit: &mut Emit<'_>, name: &str, dtype: DType, initial: f64) -> ValueId {
+        self.state(emit, name.to_string(), None, TensorType::fixed(dtype, &[]), initial)
+    }
+
+    fn write(&mut self, name: &str, value: ValueId) {
+        self.set(&format!("{name}/{}", self.parameter), value, false);
+    }
+
+    fn write_shared(&mut self, name: &str, value: ValueId) {
+        self.set(name, value, true);
+    }
+}
