@@ -1,7 +1,7 @@
 //! Adding nodes to a graph in a line each: what losses, optimizers and the step are written in.
 
 use super::TrainingError;
-use nncc_ir::ops::elementwise::{Binary, Cast, Compare, Unary, Where};
+use nncc_ir::ops::elementwise::{Binary, Cast, Compare, Unary};
 use nncc_ir::ops::fused::Fused;
 use nncc_ir::ops::reduce::{Reduce, ReduceKind};
 use nncc_ir::ops::reshape::Reshape;
@@ -77,10 +77,6 @@ impl<'g> Emit<'g> {
 
     pub(super) fn compare(&mut self, function: CompareFn, a: ValueId, b: ValueId) -> Built {
         self.op(Compare { function }, &[a, b])
-    }
-
-    pub(super) fn select(&mut self, cond: ValueId, then: ValueId, otherwise: ValueId) -> Built {
-        self.op(Where {}, &[cond, then, otherwise])
     }
 
     pub(super) fn cast(&mut self, x: ValueId, to: DType) -> Built {
