@@ -192,7 +192,7 @@ impl PoolGradient<'_> {
         axis: usize,
         pixel: Value,
         carried: &[Value],
-        body: &mut dyn FnMut(&mut Builder, Value, &[Value]) -> Vec<Value>,
+        body: &mut Body<'_>,
     ) -> Vec<Value> {
         let Some(&([lo, hi], pitch)) = window.taps.get(axis) else { return body(b, pixel, carried) };
         b.loop_(lo, hi, 1, carried, |b, tap, carried| {
@@ -202,6 +202,9 @@ impl PoolGradient<'_> {
         })
     }
 }
+
+/// What is done with an input pixel and the values that are carried: the values that are carried on.
+type Body<'a> = dyn FnMut(&mut Builder, Value, &[Value]) -> Vec<Value> + 'a;
 
 /// What an output reads.
 struct Window {
