@@ -167,8 +167,12 @@ impl Compiler {
     /// # Errors
     /// When the model cannot be read or is not supported.
     pub fn import(&self, path: impl AsRef<Path>) -> Result<Graph, Error> {
-        let first = self.dims.iter().filter_map(|(n, v)| Some((n.clone(), *v.first()?))).collect();
-        Ok(nncc_frontend::import(path.as_ref(), &self.import_options(first))?.graph)
+        Ok(nncc_frontend::import(path.as_ref(), &self.import_options(self.first_dims()))?.graph)
+    }
+
+    /// The first value of each dimension.
+    pub(crate) fn first_dims(&self) -> BTreeMap<String, i64> {
+        self.dims.iter().filter_map(|(n, v)| Some((n.clone(), *v.first()?))).collect()
     }
 
     /// What a model takes and gives, without importing it.
@@ -214,7 +218,7 @@ impl Compiler {
         data: &dyn Fn(&str) -> Option<Tensor>,
         stage: &mut dyn FnMut(&str),
     ) -> Result<(Compiled, Vec<String>), Error> {
-        let targets = self.targets()?;
+        self.targets()?; // a wrong one is told before the model is read
         let mut times = Vec::new();
         stage("reading the model");
         let start = Instant::now();
@@ -227,11 +231,23 @@ impl Compiler {
             sets.push(set);
             fixed = names;
         }
+        Ok((self.generate(&model_name(path), sets, times, stage)?, fixed))
+    }
+
+    /// Lowers optimized graphs, one shape set each, to one program, and compiles its kernels.
+    pub(crate) fn generate(
+        &self,
+        name: &str,
+        sets: Vec<SetGraph>,
+        mut times: Vec<(&'static str, Duration)>,
+        stage: &mut dyn FnMut(&str),
+    ) -> Result<Compiled, Error> {
+        let targets = self.targets()?;
         stage("lowering");
         let start = Instant::now();
         let sources: Vec<SetSource<'_>> = sets.iter().map(|s| SetSource { graph: &s.graph, plan: &s.plan }).collect();
         let algorithms = Algorithms::choose(&sources, &targets, self.algorithms());
-        let program = lower(&model_name(path), &sources, &targets, &algorithms)?;
+        let program = lower(name, &sources, &targets, &algorithms)?;
         times.push(("lower", start.elapsed()));
         for target in &targets {
             let kernels = program.kernels.iter().filter(|k| k.level == target.level).count();
@@ -243,7 +259,7 @@ impl Compiler {
         times.push(("kernels", start.elapsed()));
         info!("generated {} bytes of machine code", code.iter().map(|c| c.bytes.len()).sum::<usize>());
         let options = emit::EmitOptions { freestanding: self.freestanding, prefix: self.prefix.clone() };
-        Ok((Compiled { program, algorithms, code, sets, times, options }, fixed))
+        Ok(Compiled { program, algorithms, code, sets, times, options })
     }
 
     /// One shape set up to its memory plan, and the names of the inputs that became constants.
@@ -259,17 +275,25 @@ impl Compiler {
         let start = Instant::now();
         let set = dims.iter().map(|(name, size)| format!(" {name}={size}")).collect::<String>();
         let (import, fixed) = model.import_for(&self.import_options(dims), data)?;
-        let mut graph = import.graph;
         times.push(("import", start.elapsed()));
-        info!("imported{set}: {} operators", operators(&graph));
-        require_known_inputs(&graph)?;
+        info!("imported{set}: {} operators", operators(&import.graph));
+        require_known_inputs(&import.graph)?;
         stage("optimizing");
+        Ok((self.optimize(import.graph, times)?, fixed))
+    }
+
+    /// Passes and memory plan of one graph whose shapes are known.
+    pub(crate) fn optimize(
+        &self,
+        mut graph: Graph,
+        times: &mut Vec<(&'static str, Duration)>,
+    ) -> Result<SetGraph, Error> {
         let mut cx = PassCx::new(nncc_passes::Options { level: self.opt_level, ..Default::default() });
         nncc_passes::optimize(&mut graph, &mut cx)?;
         let plan = nncc_passes::plan_memory(&graph, &mut cx)?;
         times.extend(cx.reports.iter().map(|r| (r.pass, r.time)));
-        info!("optimized{set}: {} operators, an arena of {} bytes", operators(&graph), plan.arena_bytes);
-        Ok((SetGraph { graph, plan, refusals: cx.refusals.iter().map(ToString::to_string).collect() }, fixed))
+        info!("optimized: {} operators, an arena of {} bytes", operators(&graph), plan.arena_bytes);
+        Ok(SetGraph { graph, plan, refusals: cx.refusals.iter().map(ToString::to_string).collect() })
     }
 
     /// The memory plan of the first shape set, without code.
@@ -290,7 +314,7 @@ impl Compiler {
         AlgorithmOptions { winograd, ..AlgorithmOptions::default() }
     }
 
-    fn import_options(&self, dims: BTreeMap<String, i64>) -> ImportOptions {
+    pub(crate) fn import_options(&self, dims: BTreeMap<String, i64>) -> ImportOptions {
         ImportOptions { dims, fixed: self.fixed.clone(), shapes: self.shapes.clone(), keep_dropouts: false }
     }
 
@@ -361,11 +385,12 @@ fn require_known_inputs(g: &Graph) -> Result<(), Error> {
 }
 
 /// The model's name for symbols and listings: the file's stem.
-fn model_name(path: &Path) -> String {
+pub(crate) fn model_name(path: &Path) -> String {
     path.file_stem().map_or("model".into(), |s| s.to_string_lossy().into_owned())
 }
 
-struct SetGraph {
+/// One shape set up to its memory plan.
+pub(crate) struct SetGraph {
     graph: Graph,
     plan: MemoryPlan,
     refusals: Vec<String>,

@@ -1,7 +1,8 @@
 //! Everything that can go wrong, with the blame in the type.
 //!
 //! ```text
-//! Import, Lower     the model is invalid, or nncc does not support it yet      exit code 1
+//! Import, Lower,
+//! Training          the model is invalid, or nncc does not support it yet      exit code 1
 //! Input, Usage      what the caller gave does not fit                          exit code 1
 //! Io, Array, Export a file could not be read or written                        exit code 1
 //! Run               a library refused to run                                   exit code 1
@@ -11,6 +12,7 @@
 use nncc_codegen::emit::EmitError;
 use nncc_codegen::lower::LowerError;
 use nncc_passes::PassError;
+use nncc_passes::training::TrainingError;
 
 /// Why compiling or running failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,9 @@ pub enum Error {
     /// A model could not be written.
     #[error(transparent)]
     Export(#[from] nncc_frontend::export::ExportError),
+    /// The model cannot be trained so.
+    #[error("{0}")]
+    Training(TrainingError),
     /// There is no code for a node of the model.
     #[error("{0}")]
     Lower(LowerError),
@@ -72,6 +77,15 @@ impl From<PassError> for Error {
         match e {
             PassError::UnknownSize { .. } => Error::Unknown(e.to_string()),
             e => Error::Internal(e.to_string()),
+        }
+    }
+}
+
+impl From<TrainingError> for Error {
+    fn from(e: TrainingError) -> Error {
+        match e {
+            TrainingError::Bug(what) => Error::Internal(what),
+            e => Error::Training(e),
         }
     }
 }

@@ -22,6 +22,7 @@
 //! | [`inspect`] | a model by layers |
 //! | [`roofline`] | where a run's time goes, against what the machine can do |
 //! | `plan` | the memory plan as a picture's data |
+//! | [`training`] | a compiled training step and its state |
 //! | [`verify`] | a library against the reference evaluator |
 //! | `error` | everything that can go wrong, with the blame in the type |
 
@@ -31,6 +32,7 @@ pub mod inspect;
 mod model;
 mod plan;
 pub mod roofline;
+pub mod training;
 pub mod verify;
 
 pub use compiler::{Compiled, Compiler, OutputKind, Text, WinogradUse};

@@ -119,15 +119,30 @@ impl Model {
     /// # Errors
     /// When the inputs do not fit in number, type or shape.
     pub fn bind(&self, inputs: &[Tensor]) -> Result<Bound<'_>, Error> {
-        let tensor = |t: &Tensor| {
-            nncc_runtime::Tensor::from_bytes(to_runtime(t.dtype()), &t.to_bytes(), t.dims())
-                .expect("a tensor's elements fill its dimensions")
-        };
-        let inputs: Vec<nncc_runtime::Tensor> = inputs.iter().map(tensor).collect();
+        let inputs: Vec<nncc_runtime::Tensor> = inputs.iter().map(runtime_tensor).collect();
         let set = self.library.find_set(&views(&inputs)).map_err(|e| Error::Input(self.explain(&e, &inputs)))?;
         let outputs: Vec<nncc_runtime::Tensor> =
             self.library.outputs(set).iter().map(|p| nncc_runtime::Tensor::zeros(p.dtype, &p.shape)).collect();
         Ok(Bound { model: self, context: Some(self.context()?), set, inputs, outputs })
+    }
+
+    /// The first `count` outputs for these inputs, zeros.
+    pub(crate) fn outputs_for(
+        &self,
+        inputs: &[TensorView<'_>],
+        count: usize,
+    ) -> Result<Vec<nncc_runtime::Tensor>, Error> {
+        let set = self.library.find_set(inputs).map_err(|e| Error::Input(e.to_string()))?;
+        let outputs = self.library.outputs(set).iter().take(count);
+        Ok(outputs.map(|p| nncc_runtime::Tensor::zeros(p.dtype, &p.shape)).collect())
+    }
+
+    /// Runs the model on the caller's memory.
+    pub(crate) fn run_into(&self, inputs: &[TensorView<'_>], outputs: &mut [TensorViewMut<'_>]) -> Result<(), Error> {
+        let mut context = self.context()?;
+        let result = context.run(inputs, outputs).map_err(|e| Error::Run(e.to_string()));
+        self.put_back(context);
+        result
     }
 
     /// An error of the inputs, with what the model takes.
@@ -297,11 +312,17 @@ const DTYPES: [(DType, nncc_runtime::DType); 11] = [
     (DType::Bool, nncc_runtime::DType::Bool),
 ];
 
+/// The same tensor as the run time has it.
+pub(crate) fn runtime_tensor(t: &Tensor) -> nncc_runtime::Tensor {
+    nncc_runtime::Tensor::from_bytes(to_runtime(t.dtype()), &t.to_bytes(), t.dims())
+        .expect("a tensor's elements fill its dimensions")
+}
+
 fn to_runtime(d: DType) -> nncc_runtime::DType {
     DTYPES.iter().find(|(a, _)| *a == d).expect("every type is listed").1
 }
 
-fn from_runtime(d: nncc_runtime::DType) -> DType {
+pub(crate) fn from_runtime(d: nncc_runtime::DType) -> DType {
     DTYPES.iter().find(|(_, b)| *b == d).expect("every type is listed").0
 }
 

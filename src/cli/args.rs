@@ -2,6 +2,7 @@
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use nncc_train::picture::{Crop, Filter, Order, Preparation};
+use nncc_train::recipe::Recipe;
 use std::path::PathBuf;
 
 /// Compiles an ONNX model into one self-contained native library
@@ -40,6 +41,10 @@ pub enum Command {
     Verify(Verify),
     /// Write a network to be trained, with initialised weights
     New(New),
+    /// Teach a model from data
+    Train(Box<Train>),
+    /// Measure a model on data
+    Eval(Box<Eval>),
     /// What `--help` prints; not listed there, which would cost it a line
     #[command(hide = true)]
     Help,
@@ -331,6 +336,25 @@ fn architectures() -> String {
     format!("Architectures:{}", lines.collect::<String>())
 }
 
+/// `nncc train`.
+#[derive(Debug, Args)]
+pub struct Train {
+    /// What is learnt, from what, and how.
+    #[command(flatten)]
+    pub recipe: Recipe,
+    /// A file with these keys; flags stand over it
+    #[arg(long = "recipe", value_name = "FILE.toml")]
+    pub recipe_file: Option<PathBuf>,
+}
+
+/// `nncc eval`.
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// Of `nncc train`: what is measured, and on what.
+    #[command(flatten)]
+    pub recipe: Recipe,
+}
+
 /// As many threads as a context may have.
 fn threads() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(nncc_codegen::emit::abi::MAX_THREADS))
@@ -343,7 +367,7 @@ fn split_named(text: &str) -> Result<(&str, &str), String> {
     }
 }
 
-fn parse_dim(text: &str) -> Result<(String, Vec<i64>), String> {
+pub fn parse_dim(text: &str) -> Result<(String, Vec<i64>), String> {
     let (name, numbers) = split_named(text)?;
     let number = |n: &str| match n.trim().parse::<i64>() {
         Ok(n) if n >= 0 => Ok(n),

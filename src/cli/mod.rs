@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`args`] | every flag |
 //! | `compile`, `run`, `inspect`, `bench`, `verify`, `new` | the subcommands |
+//! | `train`, `recipe` | `train` and `eval`; what a recipe says to the compiler |
 //! | `inputs` | tensors from files |
 //! | `profile`, `page` | time by fused node, as a table and as a page |
 //! | `progress` | what a terminal shows while something large compiles |
@@ -20,7 +21,9 @@ mod new;
 mod page;
 mod profile;
 mod progress;
+mod recipe;
 mod run;
+mod train;
 mod verify;
 
 use clap::{CommandFactory, Parser};
@@ -39,6 +42,8 @@ pub fn main() -> ExitCode {
         Some(args::Command::Bench(a)) => bench::run(a),
         Some(args::Command::Verify(a)) => verify::run(a),
         Some(args::Command::New(a)) => new::run(a),
+        Some(args::Command::Train(a)) => train::run(a),
+        Some(args::Command::Eval(a)) => train::eval(a),
         Some(args::Command::Help) => print(&args::Cli::command().render_help().to_string()),
     };
     match result {

@@ -78,7 +78,7 @@ fn role_at(g: &Graph, n: NodeId, i: usize, depends: bool, source: NodeId) -> Opt
 
 /// Numbers that exclude: no weight is of this size.
 fn is_mask(c: &Constant) -> bool {
-    let excludes = |x: &f64| !(x.abs() < 1e4);
+    let excludes = |x: &f64| x.is_nan() || x.abs() >= 1e4;
     match c.splat_value() {
         Some(one) => one.to_f64().iter().any(excludes),
         None => c.to_tensor().to_f64().iter().any(excludes),
