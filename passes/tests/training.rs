@@ -91,7 +91,7 @@ fn losses_and_their_gradients_are_pytorchs() {
         close(&results[1].to_f64(), &case.lines["gradient"], &format!("{}: gradient", case.name));
         seen += 1;
     }
-    assert_eq!(seen, 17);
+    assert_eq!(seen, 18);
 }
 
 #[test]
