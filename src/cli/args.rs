@@ -1,6 +1,6 @@
 //! The command line: every flag, declared once. Help, parsing and checking follow from it (clap's derive).
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
 use nncc_train::picture::{Crop, Filter, Order, Preparation};
 use nncc_train::recipe::Recipe;
 use std::path::PathBuf;
@@ -338,6 +338,7 @@ fn architectures() -> String {
 
 /// `nncc train`.
 #[derive(Debug, Args)]
+#[command(mut_args(without_rare_keys))]
 pub struct Train {
     /// What is learnt, from what, and how.
     #[command(flatten)]
@@ -345,14 +346,61 @@ pub struct Train {
     /// A file with these keys; flags stand over it
     #[arg(long = "recipe", value_name = "FILE.toml")]
     pub recipe_file: Option<PathBuf>,
+    /// Print this with every option
+    #[arg(long, action = ArgAction::HelpLong)]
+    pub help_all: Option<bool>,
+}
+
+/// Keys that `--help` leaves to `--help-all`, so that it fits a screen.
+fn without_rare_keys(arg: Arg) -> Arg {
+    const RARE: [&str; 15] = [
+        "image_crop",
+        "image_resize",
+        "image_order",
+        "dim",
+        "sampling",
+        "clip_value",
+        "l1",
+        "l2",
+        "average",
+        "schedule_per",
+        "warmup_start",
+        "plateau",
+        "accumulate",
+        "monitor",
+        "checkpoint_updates",
+    ];
+    let rare = RARE.contains(&arg.get_id().as_str());
+    arg.hide_short_help(rare)
 }
 
 /// `nncc eval`.
 #[derive(Debug, Args)]
+#[command(mut_args(measuring_keys))]
 pub struct Eval {
     /// Of `nncc train`: what is measured, and on what.
     #[command(flatten)]
     pub recipe: Recipe,
+}
+
+/// Hides the keys of learning, which `eval` refuses.
+fn measuring_keys(arg: Arg) -> Arg {
+    const HEEDED: [&str; 12] = [
+        "model",
+        "data",
+        "target",
+        "mean",
+        "scale",
+        "image_crop",
+        "image_resize",
+        "image_order",
+        "dim",
+        "loss",
+        "batch_size",
+        "threads",
+    ];
+    let heeded = HEEDED.contains(&arg.get_id().as_str());
+    arg.hide(!heeded)
 }
 
 /// As many threads as a context may have.

@@ -9,6 +9,7 @@ use nncc_train::spec;
 use serde::Deserialize;
 
 /// A loss as one word, with PyTorch's defaults for what it does not say: `cross-entropy:label_smoothing=0.1`.
+// Variants without fields are written as structs: serde accepts any field of a unit variant.
 #[derive(Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case", deny_unknown_fields)]
 enum LossWord {
@@ -17,9 +18,9 @@ enum LossWord {
         label_smoothing: f64,
         ignore_index: Option<i64>,
     },
-    Bce,
-    Mse,
-    L1,
+    Bce {},
+    Mse {},
+    L1 {},
     Huber {
         #[serde(default = "one")]
         delta: f64,
@@ -54,9 +55,9 @@ pub fn loss(recipe: &Recipe) -> Result<Loss, Error> {
         LossWord::CrossEntropy { label_smoothing, ignore_index } => {
             Loss::CrossEntropy { label_smoothing, weights: None, ignore_index }
         }
-        LossWord::Bce => Loss::BinaryCrossEntropy { positive_weights: None },
-        LossWord::Mse => Loss::Mse,
-        LossWord::L1 => Loss::L1,
+        LossWord::Bce {} => Loss::BinaryCrossEntropy { positive_weights: None },
+        LossWord::Mse {} => Loss::Mse,
+        LossWord::L1 {} => Loss::L1,
         LossWord::Huber { delta } => Loss::Huber { delta },
         LossWord::SmoothL1 { beta } => Loss::SmoothL1 { beta },
         LossWord::Hinge { margin } => Loss::Hinge { margin },
