@@ -23,7 +23,7 @@ const LONGEST: usize = 1 << 18;
 /// Lowers a resize.
 ///
 /// # Errors
-/// A blocked value that is resized along batch or channels; an axis beyond [`LONGEST`].
+/// A blocked value that is resized along batch or channels; an axis beyond `LONGEST`.
 pub fn lower(op: &Resize, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     let (x, y) = (cx.input(0)?, cx.output(0));
     if x.layout != y.layout {
@@ -47,7 +47,7 @@ pub fn lower(op: &Resize, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
 /// Lowers the gradient of a resize: the same steps, through transposed tables.
 ///
 /// # Errors
-/// A blocked value that was resized along batch or channels; an axis beyond [`LONGEST`].
+/// A blocked value that was resized along batch or channels; an axis beyond `LONGEST`.
 pub fn lower_gradient(op: &ResizeGradient, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     let (dy, dx) = (cx.input(0)?, cx.output(0));
     if dy.layout != dx.layout {
