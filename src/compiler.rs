@@ -16,7 +16,7 @@ use nncc_codegen::target::Target;
 use nncc_frontend::ImportOptions;
 use nncc_ir::{Dim, Graph, Op, Tensor};
 use nncc_passes::{MemoryPlan, OptLevel, PassCx};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tracing::info;
@@ -314,8 +314,13 @@ impl Compiler {
         AlgorithmOptions { winograd, ..AlgorithmOptions::default() }
     }
 
+    /// Inputs that are constants.
+    pub(crate) fn fixed_inputs(&self) -> BTreeSet<&str> {
+        self.fixed.keys().map(String::as_str).collect()
+    }
+
     pub(crate) fn import_options(&self, dims: BTreeMap<String, i64>) -> ImportOptions {
-        ImportOptions { dims, fixed: self.fixed.clone(), shapes: self.shapes.clone(), keep_dropouts: false }
+        ImportOptions { dims, fixed: self.fixed.clone(), shapes: self.shapes.clone(), training: false }
     }
 
     /// One target for each CPU level that the library shall carry.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Import, Lower,
-//! Training          the model is invalid, or nncc does not support it yet      exit code 1
+//! Training, Head    the model is invalid, or nncc does not support it yet      exit code 1
 //! Input, Usage      what the caller gave does not fit                          exit code 1
 //! Io, Array, Export a file could not be read or written                        exit code 1
 //! Run               a library refused to run                                   exit code 1
@@ -23,6 +23,12 @@ pub enum Error {
     /// A model could not be written.
     #[error(transparent)]
     Export(#[from] nncc_frontend::export::ExportError),
+    /// A model's last layer could not be replaced.
+    #[error(transparent)]
+    Head(#[from] nncc_frontend::head::HeadError),
+    /// Models could not be put together.
+    #[error(transparent)]
+    Ensemble(#[from] nncc_frontend::ensemble::EnsembleError),
     /// The model cannot be trained so.
     #[error("{0}")]
     Training(TrainingError),

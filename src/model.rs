@@ -145,6 +145,31 @@ impl Model {
         result
     }
 
+    /// The same, and shows `look` each value that a step of the model completes: the step's name, the value's, and how to
+    /// read it. Gives what `look` makes of them, in order.
+    pub(crate) fn run_looking<T: Send + 'static>(
+        &self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+        look: impl Fn(&str, &str, &dyn Fn() -> Option<Tensor>) -> Option<T> + Send + 'static,
+    ) -> Result<Vec<T>, Error> {
+        // The hook of the run time owns what it captures.
+        let seen: Arc<Mutex<Vec<T>>> = Arc::default();
+        let sink = seen.clone();
+        let hook = move |e: &nncc_runtime::TraceEvent<'_>| {
+            let found = e.results.iter().filter_map(|r| look(&e.name, &r.name, &|| value(r)));
+            sink.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+            true
+        };
+        let mut context = self.context()?;
+        context.set_trace(Some(Box::new(hook)));
+        let result = context.run(inputs, outputs).map_err(|e| Error::Run(e.to_string()));
+        context.set_trace(None);
+        self.put_back(context);
+        result?;
+        Ok(std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
     /// An error of the inputs, with what the model takes.
     fn explain(&self, error: &RunError, inputs: &[nncc_runtime::Tensor]) -> String {
         let list = |types: Vec<(String, TensorType)>| {

@@ -3,52 +3,28 @@
 //! Messages are compared whole: they are part of what the command is. The models come from `tools/networks.py`; where one
 //! is altered (a weight, a symbolic batch), protobuf writes it anew.
 
+#[path = "support/command.rs"]
+mod command;
+
+use command::{Folder, nncc};
 use nncc::{DType, Model, Tensor, arrays};
 use nncc_codegen::emit::abi;
 use onnx_protobuf::{Message, ModelProto, tensor_shape_proto, type_proto};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-/// A folder of one test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(test: &str) -> Folder {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("command-{test}"));
-        let _ = std::fs::remove_dir_all(&path); // left by an earlier run that failed, or not there
-        std::fs::create_dir_all(&path).expect("target/ can be written");
-        Folder(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().expect("the project's path is UTF-8").to_string()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).expect("the folder is there");
-        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // kept for looking at when the test fails
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
+/// The names of what is in a folder.
+fn names(folder: &Folder) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.path("")).expect("the folder is there");
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn lenet(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/networks").join(format!("lenet5.{file}"));
     assert!(path.exists(), "{}: missing; write it with: python tools/networks.py target/networks", path.display());
     path.to_str().expect("the project's path is UTF-8").to_string()
-}
-
-fn nncc(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nncc")).args(args).stdin(Stdio::null()).output().expect("the command starts")
 }
 
 /// Runs the command, which must succeed and, as nothing here is a terminal, say nothing beside its result.
@@ -93,7 +69,7 @@ fn with_batch(folder: &Folder) -> String {
 
 #[test]
 fn the_kind_of_output_is_the_extensions_or_the_flags() {
-    let folder = Folder::new("kinds");
+    let folder = Folder::new("command-kinds");
     let model = lenet("onnx");
     for (file, files) in [
         ("a.so", &["a.h", "a.so"][..]),
@@ -102,7 +78,7 @@ fn the_kind_of_output_is_the_extensions_or_the_flags() {
         ("d.h", &["a.h", "a.so", "b.a", "b.h", "c.h", "c.o", "d.h"]),
     ] {
         assert_eq!(done(&[&model, "-o", &folder.file(file)]), "");
-        assert_eq!(folder.names(), files, "{file}");
+        assert_eq!(names(&folder), files, "{file}");
     }
     let read = |name: &str| std::fs::read(folder.file(name)).unwrap();
     // ELF's e_type: 3 is a shared object, 1 a relocatable one
@@ -111,18 +87,18 @@ fn the_kind_of_output_is_the_extensions_or_the_flags() {
     assert!(read("b.a").starts_with(b"!<arch>\n"));
     assert!(read("a.h") == read("d.h"), "the header beside a library is the header of --emit header");
 
-    let alone = Folder::new("alone");
+    let alone = Folder::new("command-alone");
     done(&[&model, "--emit", "so", "-o", &alone.file("any.name")]);
     done(&[&model, "--emit", "staticlib", "-o", &alone.file("static")]);
     done(&[&model, "--emit", "obj", "-o", &alone.file("object")]);
     done(&[&model, "--emit", "header", "-o", &alone.file("header")]);
-    assert_eq!(alone.names(), ["any.name", "header", "object", "static"]);
+    assert_eq!(names(&alone), ["any.name", "header", "object", "static"]);
     assert!(std::fs::read(alone.file("header")).unwrap() == read("d.h"));
 }
 
 #[test]
 fn each_stage_can_be_read() {
-    let folder = Folder::new("stages");
+    let folder = Folder::new("command-stages");
     let model = lenet("onnx");
     for (kind, begins, holds) in [
         ("graph", "graph main_graph(%input: f32[1,1,28,28]) {\n", "root=conv("),
@@ -149,7 +125,7 @@ fn each_stage_can_be_read() {
 
 #[test]
 fn every_level_of_optimization_gives_the_same_model() {
-    let folder = Folder::new("levels");
+    let folder = Folder::new("command-levels");
     let want = arrays::read_npy(Path::new(&lenet("f64.npy"))).unwrap().to_f64();
     for level in ["-O0", "-O1", "-O2", "-O3"] {
         let (library, outputs) = (folder.file("lenet5.so"), folder.file("out.npz"));
@@ -165,7 +141,7 @@ fn every_level_of_optimization_gives_the_same_model() {
 
 #[test]
 fn what_is_done_can_be_seen() {
-    let folder = Folder::new("seen");
+    let folder = Folder::new("command-seen");
     let library = folder.file("lenet5.so");
     let output = nncc(&[&lenet("onnx"), "-o", &library, "-v", "--time-passes"]);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -182,7 +158,7 @@ fn what_is_done_can_be_seen() {
 
 #[test]
 fn errors_say_whose_fault_it_is() {
-    let folder = Folder::new("errors");
+    let folder = Folder::new("command-errors");
     let (model, text) = (lenet("onnx"), folder.file("text.onnx"));
     std::fs::write(&text, "text").unwrap();
     let usage = nncc(&["--no-such-flag"]);
@@ -223,7 +199,7 @@ fn errors_say_whose_fault_it_is() {
 
 #[test]
 fn inputs_that_do_not_fit_are_explained() {
-    let folder = Folder::new("inputs");
+    let folder = Folder::new("command-inputs");
     let library = folder.file("lenet5.so");
     done(&[&lenet("onnx"), "-o", &library]);
     let give = |name: &str, t: &Tensor| {
@@ -251,7 +227,7 @@ fn inputs_that_do_not_fit_are_explained() {
 
 #[test]
 fn half_floats_run_as_the_numbers_that_they_are() {
-    let folder = Folder::new("half");
+    let folder = Folder::new("command-half");
     // 784 times 1.5 as float16
     let header = "{'descr': '<f2', 'fortran_order': False, 'shape': (1, 1, 28, 28), }\n";
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
@@ -286,7 +262,7 @@ fn a_profile_has_a_row_for_each_fused_node() {
 /// The same for machines, and as a page: from a model with its memory plan, from a library without.
 #[test]
 fn a_roofline_is_json_and_a_page() {
-    let folder = Folder::new("roofline");
+    let folder = Folder::new("command-roofline");
     let (library, html) = (folder.file("lenet5.so"), folder.file("page.html"));
     done(&[&lenet("onnx"), "-o", &library]);
     for (measured, has_plan) in [(&library, false), (&lenet("onnx"), true)] {
@@ -307,7 +283,7 @@ fn a_roofline_is_json_and_a_page() {
 
 #[test]
 fn inspection_for_machines_is_json() {
-    let folder = Folder::new("inspect");
+    let folder = Folder::new("command-inspect");
     let report: serde_json::Value = serde_json::from_str(&done(&["inspect", &lenet("onnx"), "--json"])).unwrap();
     assert_eq!((&report["parameters"], &report["macs"]), (&61_706.into(), &416_520.into()));
     assert_eq!(report["inputs"][0], serde_json::json!({"name": "input", "dtype": "f32", "shape": [1, 1, 28, 28]}));
@@ -324,7 +300,7 @@ fn inspection_for_machines_is_json() {
 
 #[test]
 fn one_library_holds_several_shape_sets_and_one_copy_of_the_weights() {
-    let folder = Folder::new("sets");
+    let folder = Folder::new("command-sets");
     let model = with_batch(&folder);
     fails(
         &[&model, "-o", &folder.file("open.so")],
@@ -373,7 +349,7 @@ fn one_library_holds_several_shape_sets_and_one_copy_of_the_weights() {
 
 #[test]
 fn an_input_without_a_rank_needs_a_shape() {
-    let folder = Folder::new("rank");
+    let folder = Folder::new("command-rank");
     let model = altered(&folder, "rank.onnx", |model| {
         let ty = model.graph.as_mut().unwrap().input[0].type_.as_mut().unwrap();
         ty.value = Some(type_proto::Value::TensorType(type_proto::Tensor { elem_type: 1, ..Default::default() }));
@@ -392,7 +368,7 @@ fn an_input_without_a_rank_needs_a_shape() {
 
 #[test]
 fn verify_names_the_node_that_differs() {
-    let folder = Folder::new("verify");
+    let folder = Folder::new("command-verify");
     let library = folder.file("lenet5.so");
     done(&[&lenet("onnx"), "-o", &library]);
     let printed = done(&["verify", &lenet("onnx"), &library]);
@@ -418,7 +394,7 @@ fn verify_names_the_node_that_differs() {
 
 #[test]
 fn measurements_are_json() {
-    let folder = Folder::new("bench");
+    let folder = Folder::new("command-bench");
     let library = folder.file("lenet5.so");
     done(&[&lenet("onnx"), "-o", &library]);
     let (input, expect) = (format!("input={}", lenet("in.npy")), lenet("f64.npy"));
@@ -439,7 +415,7 @@ fn measurements_are_json() {
 /// The line protocol of a worker: one line of what loading took, then a window for each number of seconds.
 #[test]
 fn a_worker_answers_timed_windows() {
-    let folder = Folder::new("worker");
+    let folder = Folder::new("command-worker");
     let library = folder.file("lenet5.so");
     done(&[&lenet("onnx"), "-o", &library]);
     std::fs::write(folder.file("windows"), "0.02\n0\n").unwrap();
@@ -460,11 +436,11 @@ fn a_worker_answers_timed_windows() {
 /// `nncc verify ... | head -1` ends as if all had been read.
 #[test]
 fn a_new_network_is_a_model_like_any_other() {
-    let folder = Folder::new("new");
+    let folder = Folder::new("command-new");
     let model = folder.file("m.onnx");
     let new = ["new", "lenet5", "--classes", "7", "--input", "1x28x28", "-o", &model];
     assert_eq!(done(&new), "");
-    assert_eq!(folder.names(), ["m.onnx"]);
+    assert_eq!(names(&folder), ["m.onnx"]);
     let table: serde_json::Value = serde_json::from_str(&done(&["inspect", &model, "--dim", "N=1", "--json"])).unwrap();
     assert_eq!(table["parameters"], 61_706 - 3 * 85);
     let names = nncc_zoo::names().collect::<Vec<_>>().join(", ");
@@ -476,7 +452,7 @@ fn a_new_network_is_a_model_like_any_other() {
 
 #[test]
 fn a_reader_may_stop_reading() {
-    let folder = Folder::new("pipe");
+    let folder = Folder::new("command-pipe");
     let library = folder.file("lenet5.so");
     done(&[&lenet("onnx"), "-o", &library]);
     let input = format!("input={}", lenet("in.npy"));

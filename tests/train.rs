@@ -3,27 +3,28 @@
 //!
 //! The data are made here: 8x8 pictures of four classes, a bright quadrant under noise.
 
-use nncc::{Compiler, DType, Tensor, arrays};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+#[path = "support/command.rs"]
+mod command;
 
-/// A folder of one test.
-struct Folder(PathBuf);
+use command::nncc;
+use nncc::{Compiler, DType, Tensor, arrays};
+use onnx_protobuf::Message;
+use std::path::{Path, PathBuf};
+
+/// A folder of one test, with what is learnt from.
+struct Folder(command::Folder);
 
 impl Folder {
     fn new(test: &str) -> Folder {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("train-{test}"));
-        let _ = std::fs::remove_dir_all(&path); // left by an earlier run that failed, or not there
-        std::fs::create_dir_all(&path).expect("target/ can be written");
-        Folder(path)
+        Folder(command::Folder::new(&format!("train-{test}")))
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path(name)
     }
 
     fn file(&self, name: &str) -> String {
-        self.path(name).to_str().expect("the project's path is UTF-8").to_string()
+        self.0.file(name)
     }
 
     /// Writes `count` pictures and their classes.
@@ -46,19 +47,6 @@ impl Folder {
         succeeds(&["new", arch, "--classes", "4", "--input", "1x8x8", "-o", &model]);
         model
     }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // kept for looking at when the test fails
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
-fn nncc(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nncc")).args(args).stdin(Stdio::null()).output().expect("the command starts")
 }
 
 /// Runs the command, which must succeed; gives its result.
@@ -142,6 +130,181 @@ fn a_run_goes_on_from_its_checkpoint() {
     refused(&["train", &model, "--data", &data, "--checkpoint", &checkpoint, "--epochs", "5"], "another recipe");
 }
 
+/// Two batches of 16 an update are one of 32, up to rounding; mixed classes are learnt too.
+#[test]
+fn gradients_accumulate_and_classes_mix() {
+    let folder = Folder::new("accumulates");
+    let (model, data) = (folder.network("mlp"), folder.pictures("data.npz", 104, 1));
+    let loss = |extra: &[&str]| {
+        let (out, json) = (folder.file("out.onnx"), folder.file("out.json"));
+        let args = ["train", &model, "--data", &data, "--val", &data, "--epochs", "3", "-o", &out, "--json", &json];
+        succeeds(&[&args[..], extra].concat());
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+        assert_eq!(json["history"].as_array().unwrap().len(), 3);
+        json["loss"].as_f64().unwrap()
+    };
+    let (whole, parts) = (loss(&["--batch-size", "32"]), loss(&["--batch-size", "16", "--accumulate", "2"]));
+    assert!((whole - parts).abs() < 1e-4 * whole, "{whole} and {parts}");
+    assert!((whole - loss(&["--batch-size", "16"])).abs() > 1e-3 * whole);
+    let mixed = loss(&["--augment", "mix-up=0.4"]);
+    assert!(mixed < 1.2, "{mixed}");
+    let json: serde_json::Value =
+        serde_json::from_str(&succeeds(&["eval", &folder.file("out.onnx"), "--data", &data, "--json"])).unwrap();
+    assert!((json["loss"].as_f64().unwrap() - mixed).abs() < 1e-6);
+    assert_eq!(json["metrics"]["confusion"]["classes"], 4);
+}
+
+/// What is wrong is said with the layer's name: units that never fire, gradients that do not arrive, the first number that
+/// is none. What is looked at changes no bit of the result.
+#[test]
+fn a_run_is_watched() {
+    let folder = Folder::new("watched");
+    let data = folder.pictures("data.npz", 64, 1);
+    let (healthy, dead) = (folder.network("mlp"), folder.file("dead.onnx"));
+    succeeds(&["new", "mlp", "--classes", "4", "--input", "1x8x8", "--init", "*.bias=constant:-100", "-o", &dead]);
+    let train = |model: &str, extra: &[&str]| {
+        let out = folder.file("out.onnx");
+        let args = ["train", model, "--data", &data, "--epochs", "4", "--batch-size", "16", "-o", &out];
+        let output = nncc(&[&args[..], extra].concat());
+        (String::from_utf8(output.stderr).unwrap(), std::fs::read(out).unwrap_or_default())
+    };
+    let (said, plain) = train(&healthy, &[]);
+    let (json, page) = (folder.file("out.json"), folder.file("page.html"));
+    let (watched, same) = train(&healthy, &["--watch", "1", "--json", &json, "--report", &page]);
+    let epochs = |text: &str| text.lines().filter(|l| l.contains("note:")).map(str::to_string).collect::<Vec<_>>();
+    assert_eq!(epochs(&said), epochs(&watched), "a healthy network is warned of nothing");
+    assert!(plain == same, "watching changes the result");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let last = &json["history"][3];
+    let norms = last["norms"].as_array().unwrap();
+    assert!(norms.len() >= 2 && norms.iter().all(|n| n["gradient"].as_f64().unwrap() > 0.0), "{last}");
+    assert!(!last["activity"].as_array().unwrap().is_empty(), "{last}");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("Gradient norms") && page.contains("Dead units"));
+
+    let (said, _) = train(&dead, &["--watch", "1", "--lr", "1e-6"]);
+    assert!(said.contains("are dead (100 %)") && said.contains("vanishes"), "{said}");
+    let (said, _) = train(&healthy, &["--optim", "sgd", "--lr", "1e30"]);
+    assert!(said.contains("no number"), "{said}");
+}
+
+/// A network that told four classes apart learns two others: first the new head alone, then all of it, the old layers slowly.
+#[test]
+fn a_network_is_fine_tuned() {
+    let folder = Folder::new("fine-tuned");
+    let (model, data) = (folder.network("mlp"), folder.pictures("data.npz", 64, 1));
+    let arrays = arrays::read_npz(Path::new(&data)).unwrap();
+    let array = |name: &str| arrays.iter().find(|(n, _)| n == name).expect("written above").1.clone();
+    let halves = array("y").to_i64().iter().map(|y| y / 2).collect();
+    arrays::write_npz(&folder.path("two.npz"), [("x", &array("x")), ("y", &Tensor::i64(&[64], halves))]).unwrap();
+    let (two, head, all) = (folder.file("two.npz"), folder.file("head.onnx"), folder.file("all.onnx"));
+    let usual = ["--data", &two, "--epochs", "15", "--batch-size", "16"];
+    succeeds(&[&["train", &model, "--replace-head", "--freeze", "*", "-o", &head][..], &usual].concat());
+    let weights = |file: &str| {
+        let model = onnx_protobuf::ModelProto::parse_from_bytes(&std::fs::read(file).unwrap()).unwrap();
+        let all = model.graph.initializer.iter().map(|t| (t.name.clone(), (t.dims.clone(), t.raw_data.clone())));
+        all.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let (before, after) = (weights(&model), weights(&head));
+    assert_eq!(after["fc3.weight"].0, [2, 128]);
+    assert!(before["fc1.weight"] == after["fc1.weight"], "the body is frozen");
+    let slow = ["--lr-scale", "fc1.*=0", "--lr-scale", "fc2.*=0.1"];
+    succeeds(&[&["train", &head, "-o", &all][..], &slow, &usual].concat());
+    let tuned = weights(&all);
+    assert!(tuned["fc1.weight"] == after["fc1.weight"] && tuned["fc2.weight"] != after["fc2.weight"]);
+    assert!(figure(&succeeds(&["eval", &all, "--data", &two]), "accuracy") > 95.0);
+}
+
+/// Folds and searches: every combination has a line, the best one's model is written, and what is done is not done again.
+#[test]
+fn several_runs_are_compared() {
+    let folder = Folder::new("several");
+    let (model, data) = (folder.network("mlp"), folder.pictures("data.npz", 96, 1));
+    let (out, page, json) = (folder.file("out.onnx"), folder.file("page.html"), folder.file("out.json"));
+    let usual = ["train", &model[..], "--data", &data, "--epochs", "4", "--batch-size", "16", "-o", &out];
+    let with = |extra: &[&str]| succeeds(&[&usual[..], extra].concat());
+
+    let table = with(&["--k-fold", "3", "--report", &page, "--json", &json]);
+    assert_eq!(table.lines().filter(|l| l.starts_with(['1', '2', '3'])).count(), 3, "{table}");
+    assert!(table.contains("mean") && table.contains("deviation"), "{table}");
+    let summary: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!((summary["folds"].as_array().unwrap().len(), summary["trials"][2]["epochs"].as_u64()), (3, Some(4)));
+    let fold = |i: u32| folder.file(&format!("out.fold{i}.onnx"));
+    assert!(figure(&succeeds(&["eval", &fold(2), "--data", &data]), "accuracy") > 80.0);
+
+    // the three folds as one: as good as the best of them, or nearly, and a model like any other
+    for by in ["probability", "mean", "vote"] {
+        let together = folder.file(&format!("{by}.onnx"));
+        succeeds(&["ensemble", &fold(1), &fold(2), &fold(3), "--by", by, "-o", &together]);
+        assert!(figure(&succeeds(&["eval", &together, "--data", &data]), "accuracy") > 80.0, "{by}");
+    }
+    let other = folder.file("other.onnx");
+    succeeds(&["new", "mlp", "--classes", "3", "--input", "1x8x8", "-o", &other]);
+    refused(&["ensemble", &fold(1), &other, "-o", &folder.file("no.onnx")], "is not like the first's");
+
+    let search =
+        ["--val-share", "0.25", "--search", "lr=1e-30|2e-3,optim=sgd|adam:beta1=0.8,eps=1e-7", "--report", &page];
+    let table = with(&search);
+    assert_eq!(table.lines().take_while(|l| !l.is_empty()).count(), 1 + 4, "{table}");
+    let best = table.lines().nth(1).unwrap();
+    assert!(best.starts_with("lr=2e-3"), "{table}");
+    assert!(std::fs::read_to_string(folder.path("out.toml")).unwrap().contains("lr = 0.002"));
+    assert!(std::fs::read_to_string(&page).unwrap().contains("Losses of the runs"));
+    let first = std::fs::read(&out).unwrap();
+    let trials = std::fs::read(folder.path("out.search.json")).unwrap();
+    // the times of the trials would differ if they were run again
+    assert_eq!(with(&search), table);
+    assert!(first == std::fs::read(&out).unwrap() && trials == std::fs::read(folder.path("out.search.json")).unwrap());
+    refused(&[&usual[..], &["--val-share", "0.5"], &search[2..]].concat(), "another search");
+    std::fs::remove_file(folder.path("out.search.json")).unwrap();
+    let halved = with(&[&search[..], &["--search-by", "halving"]].concat());
+    assert!(halved.lines().nth(1).unwrap().starts_with("lr=2e-3"), "{halved}");
+
+    let rates = with(&["--range-test", "1e-5..10", "--report", &page]);
+    assert!(rates.contains("most steeply at rate"), "{rates}");
+    assert!(std::fs::read_to_string(&page).unwrap().contains("Learning rates"));
+    refused(&[&usual[..], &["--search", "lr=1|2"]].concat(), "--val or --val-share is needed");
+    refused(&[&usual[..], &["--k-fold", "97"]].concat(), "between 2 and the 96 samples");
+}
+
+/// Vectors of a small class are made between those that are there.
+#[test]
+fn small_classes_are_filled_up() {
+    let folder = Folder::new("smote");
+    let (model, data) = (folder.network("mlp"), folder.pictures("data.npz", 64, 1));
+    let arrays = arrays::read_npz(Path::new(&data)).unwrap();
+    let array = |name: &str| arrays.iter().find(|(n, _)| n == name).expect("written above").1.clone();
+    let few: Vec<usize> = (0..64).filter(|i| i % 4 != 3 || *i < 12).collect();
+    let (x, y) = (array("x").to_f64(), array("y").to_i64());
+    let x = few.iter().flat_map(|&i| x[i * 64..][..64].iter().map(|&v| v as f32)).collect();
+    let y = few.iter().map(|&i| y[i]).collect();
+    let (x, y) = (Tensor::f32(&[few.len(), 1, 8, 8], x), Tensor::i64(&[few.len()], y));
+    arrays::write_npz(&folder.path("few.npz"), [("x", &x), ("y", &y)]).unwrap();
+    let (few, out) = (folder.file("few.npz"), folder.file("out.onnx"));
+    let args = ["train", &model, "--data", &few, "--smote", "2", "--epochs", "8", "--batch-size", "16", "-o", &out];
+    succeeds(&args);
+    assert!(figure(&succeeds(&["eval", &out, "--data", &data]), "accuracy") > 90.0);
+    refused(&[&args[..], &["--augment", "noise=0.1"]].concat(), "--augment does not change");
+}
+
+/// Numbers from a table, whose column fills an output of one axis more.
+#[test]
+fn a_regression_learns_from_a_table() {
+    let folder = Folder::new("regression");
+    let model = folder.file("line.onnx");
+    succeeds(&["new", "mlp", "--classes", "1", "--input", "1x1x2", "-o", &model]);
+    let rows: String = (0..200)
+        .map(|i| (f64::from(i % 20) / 20.0, f64::from(i / 20) / 10.0))
+        .map(|(a, b)| format!("{a},{b},{}\n", a - 2.0 * b))
+        .collect();
+    std::fs::write(folder.path("t.csv"), format!("a,b,y\n{rows}")).unwrap();
+    let table = folder.file("t.csv");
+    let args =
+        ["train", &model, "--data", &table, "--val-share", "0.2", "--loss", "mse", "--lr", "0.01", "--epochs", "20"];
+    let figures = succeeds(&[&args[..], &["-o", &folder.file("out.onnx")]].concat());
+    assert!(figure(&figures, "loss") < 0.01, "{figures}");
+}
+
 /// Convolutions, batch normalization, residuals and pooling, which have training forms and gradients of their own.
 #[test]
 fn a_residual_network_learns() {
@@ -152,6 +315,8 @@ fn a_residual_network_learns() {
     let args = ["train", &model, "--data", &data, "--epochs", "12", "--batch-size", "16", "--lr", "0.005"];
     succeeds(&[&args[..], &["-o", &out, "--report", &page]].concat());
     assert!(figure(&succeeds(&["eval", &out, "--data", &data]), "accuracy") > 90.0);
+    // a last batch of one sample has no statistics, and measuring needs none
+    succeeds(&["eval", &out, "--data", &data, "--batch-size", "63"]);
     assert!(std::fs::read_to_string(&page).unwrap().contains("<svg"));
 }
 
@@ -164,7 +329,21 @@ fn what_does_not_fit_is_said() {
     refused(&["train", &model, "--data", &data, "--optim", "sdg"], "--optim sdg");
     refused(&["train", &model, "--data", &data, "--loss", "cross"], "cross-entropy");
     refused(&["train", &model, "--data", &data, "--schedule", "cosine:totl=3"], "total");
-    refused(&["train", &model, "--data", &data, "--accumulate", "2"], "does not accumulate");
+    refused(&["train", &model, "--data", &data, "--accumulate", "0"], "an update of 0 batches");
+    refused(&["train", &model, "--data", &data, "--batch-size", "0"], "batch-size = 0");
+    refused(&["train", &model, "--data", &data, "--optim", "adam:beta=0.5"], "`beta` is unknown; did you mean");
+    refused(
+        &["train", &model, "--data", &data, "--loss", "mse"],
+        "a target has dimensions [], the network's output [4]",
+    );
+    refused(&["train", &model, "--data", &data, "--loss", "focal", "--augment", "mix-up=0.2"], "only cross-entropy");
+    let y = Tensor::f32(&[2], vec![0.5, 1.5]);
+    arrays::write_npz(&folder.path("numbers.npz"), [("x", &Tensor::zeros(DType::F32, &[2, 1, 8, 8])), ("y", &y)])
+        .unwrap();
+    refused(
+        &["train", &model, "--data", &folder.file("numbers.npz")],
+        "targets are numbers, and the loss takes classes",
+    );
     refused(&["train", &model, "--data", &data, "--freeze", "*"], "every parameter is frozen");
     refused(&["eval", &model, "--data", &data, "--epochs", "2"], "eval learns nothing");
     // a class that the network has no output for

@@ -34,16 +34,16 @@ const VALUE_BYTES: u64 = 1 << 40;
 /// The graph that is being built.
 pub(crate) struct Builder {
     pub(crate) graph: Graph,
-    /// Whether Dropouts stay in the graph, and weights as they are: see [`crate::ImportOptions::keep_dropouts`].
-    pub(crate) keep_dropouts: bool,
+    /// Whether Dropouts stay in the graph, and weights as they are: see [`crate::ImportOptions::training`].
+    pub(crate) training: bool,
     /// How many Dropouts there are.
     pub(crate) dropouts: usize,
     fold_left: usize,
 }
 
 impl Builder {
-    pub(crate) fn new(name: &str, keep_dropouts: bool) -> Builder {
-        Builder { graph: Graph::new(name), keep_dropouts, dropouts: 0, fold_left: FOLD_TOTAL }
+    pub(crate) fn new(name: &str, training: bool) -> Builder {
+        Builder { graph: Graph::new(name), training, dropouts: 0, fold_left: FOLD_TOTAL }
     }
 
     /// Takes `elems` from the budget for constants that an import makes up.
@@ -117,7 +117,7 @@ impl Builder {
             && op.macs(types, outputs).is_none_or(|m| m <= FOLD_MACS)
             && !is_windowed(op);
         let total: usize = outputs.iter().filter_map(TensorType::elems).sum();
-        let learned = self.keep_dropouts && operands.iter().flatten().any(|v| v.is_weight());
+        let learned = self.training && operands.iter().flatten().any(|v| v.is_weight());
         if !cheap || learned || operands.is_empty() || total > self.fold_left {
             return Ok(None);
         }

@@ -19,7 +19,7 @@ use crate::{parse, tensor};
 use nncc_ir::Tensor;
 use onnx_protobuf as pb;
 use onnx_protobuf::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -84,6 +84,23 @@ pub fn replace_values(bytes: &[u8], values: &BTreeMap<String, Tensor>, name: &st
     encode(&model, name)
 }
 
+/// The same, written to a file.
+pub fn write_replaced(
+    bytes: &[u8],
+    values: &BTreeMap<String, Tensor>,
+    name: &str,
+    out: &Path,
+) -> Result<(), ExportError> {
+    let mut model = parse::from_bytes(bytes, name)?;
+    replace(&mut model, &Folder::new(None), values, name)?;
+    write(&model, out)
+}
+
+/// Moves external data into the file.
+pub(crate) fn embed_all(model: &mut pb::ModelProto, folder: &Folder, file: &str) -> Result<(), ExportError> {
+    replace(model, folder, &BTreeMap::new(), file)
+}
+
 fn replace(
     model: &mut pb::ModelProto,
     folder: &Folder,
@@ -91,9 +108,9 @@ fn replace(
     file: &str,
 ) -> Result<(), ExportError> {
     let graph = model.graph.mut_or_insert_default();
-    let mut left = values.clone();
+    let mut left: BTreeSet<&str> = values.keys().map(String::as_str).collect();
     for t in &mut graph.initializer {
-        match left.remove(&t.name) {
+        match values.get(&t.name).filter(|_| left.remove(&t.name[..])) {
             Some(value) => {
                 let is = declared_type(t);
                 let given = value.ty().to_string();
@@ -101,15 +118,15 @@ fn replace(
                     return Err(ExportError::Type { file: file.into(), name: t.name.clone(), is, given });
                 }
                 let doc = std::mem::take(&mut t.doc_string);
-                *t = pb::TensorProto { doc_string: doc, ..tensor::encode(&t.name, &value) };
+                *t = pb::TensorProto { doc_string: doc, ..tensor::encode(&t.name, value) };
             }
             None => embed(t, folder, file)?,
         }
     }
     graph.node.retain(|node| match &node.output[..] {
-        [output] => match left.remove(output) {
+        [output] => match values.get(output).filter(|_| left.remove(&output[..])) {
             Some(value) => {
-                graph.initializer.push(tensor::encode(output, &value));
+                graph.initializer.push(tensor::encode(output, value));
                 false
             }
             None => true,
@@ -117,8 +134,8 @@ fn replace(
         _ => true,
     });
     each_tensor(&mut graph.node, &mut |t| embed(t, folder, file))?;
-    match left.into_keys().next() {
-        Some(name) => Err(ExportError::Unknown { file: file.into(), name }),
+    match left.first() {
+        Some(name) => Err(ExportError::Unknown { file: file.into(), name: name.to_string() }),
         None => Ok(()),
     }
 }

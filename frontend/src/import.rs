@@ -82,7 +82,7 @@ impl Scope<'_> {
 pub(crate) fn import(model: &ModelDef, options: &ImportOptions) -> Result<Import, Vec<Problem>> {
     let mut importer = Importer {
         model,
-        builder: Builder::new(&model.graph.name, options.keep_dropouts),
+        builder: Builder::new(&model.graph.name, options.training),
         problems: Problems::default(),
         nodes_left: NODES + 20 * model.node_count,
         reported: FxHashSet::default(),

@@ -8,6 +8,7 @@
 //! | `lengths` | the first look at a file: whether its lengths fit |
 //! | `parse`, `model`, `tensor`, `external` | the file as plain values: graphs, attributes, weights as handles, data beside the file |
 //! | [`export`], [`author`] | a model with other weights, a model from nothing: what `nncc train` and `nncc new` write |
+//! | [`head`], [`ensemble`] | a model with another last layer; several models as one |
 //! | `order`, `options` | which nodes in which order; the caller's dimensions, shapes and fixed inputs |
 //! | [`fuzzing`] | the property that every file has, for fuzz targets |
 //! | [`problem`], [`table`], [`describe`](mod@describe) | errors; the table of supported operators; a model from outside |
@@ -28,9 +29,11 @@
 pub mod author;
 mod build;
 pub mod describe;
+pub mod ensemble;
 pub mod export;
 mod external;
 pub mod fuzzing;
+pub mod head;
 pub mod import;
 mod lengths;
 mod model;
@@ -72,6 +75,11 @@ impl Model {
     pub fn from_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Model, ImportErrors> {
         let proto = parse::from_bytes(bytes, name)?;
         Ok(Model { file: name.to_string(), def: ModelDef::new(proto, &Folder::new(folder)) })
+    }
+
+    /// The file, as messages name it.
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// What the model takes and gives.

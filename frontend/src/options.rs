@@ -20,7 +20,7 @@ pub struct ImportOptions {
     /// nothing until they get a seed: see [`nncc_ir::ops::dropout`]); batch normalizations that were exported in training mode
     /// take their inference form; and nothing that is computed of a weight is folded, so that every weight is a constant of
     /// its initializer's name.
-    pub keep_dropouts: bool,
+    pub training: bool,
 }
 
 /// Operators in a declared dimension (`2*N+1`) up to which it is read as an expression. Files have one or two; the limit keeps

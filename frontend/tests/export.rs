@@ -47,6 +47,56 @@ fn scene(name: &str) -> PathBuf {
     path
 }
 
+/// A new head is as PyTorch draws one, and the file still runs; what stands behind the layer is walked through.
+#[test]
+fn heads_are_replaced() {
+    let folder = scene("head");
+    let path = folder.join("m.onnx");
+    let headed = |proto: &pb::ModelProto, classes| {
+        std::fs::write(&path, proto.write_to_bytes().unwrap()).unwrap();
+        nncc_frontend::head::replace_head(&path, classes, 3).map_err(|e| e.to_string())
+    };
+    let mut proto = affine();
+    let new = headed(&proto, 5).unwrap();
+    assert_eq!(new.parameters, ["fc.weight", "fc.bias"]);
+    assert_eq!(run(&new.bytes, Tensor::f32(&[1, 2], vec![1.0, 2.0])).len(), 5);
+    let back = pb::ModelProto::parse_from_bytes(&new.bytes).unwrap();
+    assert_eq!(Model::from_bytes(&new.bytes, "m", None).unwrap().describe().outputs[0].to_string(), "fc: f32[N,5]");
+    assert_eq!(back.graph.initializer[0].dims, [5, 2]);
+    let weights: Vec<f32> =
+        back.graph.initializer[0].raw_data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let bound = 1.0 / 2f32.sqrt();
+    assert!(weights.iter().all(|w| w.abs() <= bound) && weights.iter().any(|w| w.abs() > 0.3 * bound), "{weights:?}");
+
+    // a softmax behind, the bias in a node of its own, a weight that is not turned
+    let mut model = Author::new("m", 20);
+    let x = model.input("x", DType::F32, &[None, Some(2)]);
+    let w = model.initializer("w", &Tensor::f32(&[2, 3], vec![1.0; 6]));
+    let b = model.initializer("b", &Tensor::f32(&[1, 3], vec![0.0; 3]));
+    let y = model.node("MatMul", "mm", &[&x, &w], &[]);
+    let y = model.node("Add", "add", &[&b, &y], &[]);
+    let y = model.node("Softmax", "p", &[&y], &[]);
+    model.output(&y, DType::F32, &[None, Some(3)]);
+    let other = pb::ModelProto::parse_from_bytes(&model.to_bytes("m").unwrap()).unwrap();
+    let new = headed(&other, 2).unwrap();
+    let p = run(&new.bytes, Tensor::f32(&[1, 2], vec![1.0, 2.0]));
+    assert!(p.len() == 2 && (p.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{p:?}");
+
+    let refusal = |proto: &pb::ModelProto, classes| {
+        headed(proto, classes)
+            .unwrap_err()
+            .replace(&format!("{}: its last layer cannot be replaced: ", path.display()), "")
+    };
+    proto.graph.as_mut().unwrap().node[0].op_type = "Sin".into();
+    assert_eq!(refusal(&proto, 5), "node \"fc\" (Sin) is in the way");
+    assert_eq!(refusal(&other, 0), "a layer for 0 classes");
+    assert_eq!(refusal(&other, 1 << 40), "a layer for 1099511627776 classes");
+    let mut shared = other.clone();
+    shared.graph.as_mut().unwrap().node[0].input[0] = "b".into();
+    assert_eq!(refusal(&shared, 5), "\"b\" has 2 users, which would all change");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn only_what_is_named_changes() {
     let original = affine();

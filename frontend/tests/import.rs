@@ -291,8 +291,8 @@ fn dropouts_stay_where_they_are_to_be_trained() {
         .node("Relu", "", &["h"], &["r"])
         .node("Dropout", "second", &["r"], &["y"])
         .output("y");
-    let dropouts = |keep_dropouts| -> Vec<(f64, usize)> {
-        let g = m.import(&ImportOptions { keep_dropouts, ..ImportOptions::default() }).unwrap().graph;
+    let dropouts = |training| -> Vec<(f64, usize)> {
+        let g = m.import(&ImportOptions { training, ..ImportOptions::default() }).unwrap().graph;
         let of = |n| match g.op(n) {
             nncc_ir::Op::Dropout(d) => Some((d.ratio, d.stream)),
             _ => None,

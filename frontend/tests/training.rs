@@ -21,7 +21,7 @@ fn import(training: bool, training_mode: i64) -> Import {
     }
     model.output("drop2", DType::F32, &[Some(2), Some(4)]);
     let bytes = model.to_bytes("m").unwrap();
-    let options = ImportOptions { keep_dropouts: training, ..ImportOptions::default() };
+    let options = ImportOptions { training, ..ImportOptions::default() };
     Model::from_bytes(&bytes, "m", None).unwrap().import(&options).unwrap()
 }
 

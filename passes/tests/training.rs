@@ -118,10 +118,10 @@ fn losses_refuse_what_does_not_fit() {
 const DIMS: [(&str, &[usize]); 4] =
     [("fc1.weight", &[5, 4]), ("fc1.bias", &[5]), ("fc2.weight", &[3, 5]), ("fc2.bias", &[3])];
 
-/// The model of `training_cases.py` with its weights.
-fn model(start: &Case) -> Graph {
+/// The model of `training_cases.py` with its weights, for batches of so many samples.
+fn model(start: &Case, batch: usize) -> Graph {
     let mut g = Graph::new("model");
-    let mut v = g.add_input("x", TensorType::fixed(DType::F32, &[6, 4]));
+    let mut v = g.add_input("x", TensorType::fixed(DType::F32, &[batch, 4]));
     for (layer, name) in [(0, "fc1"), (2, "fc2")] {
         let [w, b] = [layer, layer + 1].map(|i| {
             let (name, dims) = DIMS[i];
@@ -156,19 +156,49 @@ impl Session {
 
     /// One step; the loss before it.
     fn step(&mut self, data: &[Tensor], rate: f64) -> f64 {
-        let rate = Tensor::f32(&[], vec![rate as f32]);
-        let clock = Tensor::i64(&[2], vec![7, self.step]);
-        let inputs: Vec<Tensor> =
-            data.iter().cloned().chain([rate, clock]).chain(self.states.iter().cloned()).collect();
-        let outputs = evaluate(&self.graph.step, &inputs, self.precision).unwrap();
+        self.share_of_step(data, rate, 1.0)
+    }
+
+    /// A step whose gradients are `share` of those of the update, behind gather steps with the rest.
+    fn share_of_step(&mut self, data: &[Tensor], rate: f64, share: f64) -> f64 {
+        let outputs = evaluate(&self.graph.step, &self.inputs(data, rate, share), self.precision).unwrap();
         self.step += 1;
-        for (state, value) in self.graph.states.iter().zip(&mut self.states) {
-            // States are f32 between steps whatever the precision, as a compiled step keeps them.
-            let new = &outputs[state.output];
-            assert_eq!(new.dims(), value.dims(), "{}", state.name);
-            *value = Tensor::from_f64(DType::F32, new.dims(), &new.to_f64());
+        for i in 0..self.states.len() {
+            if self.graph.states[i].kind == StateKind::Gradient {
+                let zeros = Tensor::zeros(DType::F32, self.states[i].dims());
+                self.states[i] = zeros;
+            } else {
+                self.take(i, &outputs);
+            }
         }
         outputs[self.graph.loss].to_f64()[0]
+    }
+
+    /// A step that only adds to the gradients.
+    fn gather(&mut self, data: &[Tensor], share: f64) -> f64 {
+        let gather = self.graph.gather.clone().expect("the step accumulates");
+        verify::verify(&gather.graph).unwrap();
+        let inputs = self.inputs(data, 0.0, share);
+        let states = self.states.len() - gather.reads;
+        let outputs = evaluate(&gather.graph, &inputs[..inputs.len() - states], self.precision).unwrap();
+        gather.writes.iter().for_each(|&i| self.take(i, &outputs));
+        outputs[self.graph.loss].to_f64()[0]
+    }
+
+    fn inputs(&self, data: &[Tensor], rate: f64, share: f64) -> Vec<Tensor> {
+        let scalar = |x: f64| Tensor::f32(&[], vec![x as f32]);
+        let clock = Tensor::i64(&[2], vec![7, self.step]);
+        let share = self.graph.gather.as_ref().map(|_| scalar(share));
+        let between = [scalar(rate), clock].into_iter().chain(share);
+        data.iter().cloned().chain(between).chain(self.states.iter().cloned()).collect()
+    }
+
+    fn take(&mut self, i: usize, outputs: &[Tensor]) {
+        let (state, value) = (&self.graph.states[i], &mut self.states[i]);
+        // States are f32 between steps whatever the precision, as a compiled step keeps them.
+        let new = &outputs[state.output];
+        assert_eq!(new.dims(), value.dims(), "{}", state.name);
+        *value = Tensor::from_f64(DType::F32, new.dims(), &new.to_f64());
     }
 
     fn evaluate(&self, data: &[Tensor]) -> (Tensor, f64) {
@@ -239,7 +269,7 @@ fn optimizers_are_pytorchs_over_several_steps() {
     let mut seen = 0;
     for case in cases.iter().filter(|c| c.kind == "optimizer") {
         let (options, rate) = options_named(&case.name);
-        let graph = training_step(&model(start), &options).unwrap();
+        let graph = training_step(&model(start, 6), &options).unwrap();
         let mut session = Session::new(graph, Precision::F64);
         let mut losses = Vec::new();
         for k in 0..case.lines["losses"].len() {
@@ -257,6 +287,50 @@ fn optimizers_are_pytorchs_over_several_steps() {
         seen += 1;
     }
     assert_eq!(seen, 20);
+}
+
+/// Batches of two, one and three samples, each with its share, are the batch of six that PyTorch recorded: with clipping by
+/// the norm of the sums and with moments that are kept from step to step.
+#[test]
+fn accumulated_gradients_are_those_of_one_batch() {
+    let cases = cases();
+    let start = cases.iter().find(|c| c.kind == "model").unwrap();
+    for name in ["clip_norm", "adamw", "penalties", "average"] {
+        let case = cases.iter().find(|c| c.kind == "optimizer" && c.name == name).unwrap();
+        let (options, rate) = options_named(name);
+        let options = TrainingOptions { accumulate: true, ..options };
+        // One graph for each size; the states are the same, which is what a session takes over.
+        let mut sessions: Vec<Session> = [2, 1, 3]
+            .map(|n| Session::new(training_step(&model(start, n), &options).unwrap(), Precision::F64))
+            .into_iter()
+            .collect();
+        let mut losses = Vec::new();
+        for k in 0..case.lines["losses"].len() {
+            let (mut at, mut loss) = (0, 0.0);
+            for s in 0..3 {
+                let n = [2, 1, 3][s];
+                let x: Vec<f64> =
+                    start.lines["x"][4 * at..4 * (at + n)].iter().map(|x| x * (1.0 + k as f64 / 10.0)).collect();
+                let data = [
+                    Tensor::from_f64(DType::F32, &[n, 4], &x),
+                    Tensor::from_f64(DType::I64, &[n], &start.lines["t"][at..at + n]),
+                ];
+                let share = n as f64 / 6.0;
+                let session = &mut sessions[s];
+                loss += share
+                    * if s == 2 { session.share_of_step(&data, rate, share) } else { session.gather(&data, share) };
+                let (states, step) = (session.states.clone(), session.step);
+                let next = &mut sessions[(s + 1) % 3];
+                (next.states, next.step) = (states, step);
+                at += n;
+            }
+            losses.push(loss);
+        }
+        close(&losses, &case.lines["losses"], &format!("{name}: losses"));
+        for (state, expected) in case.lines.iter().filter(|(state, _)| *state != "losses") {
+            close(&sessions[0].state(state), expected, &format!("{name}: {state}"));
+        }
+    }
 }
 
 // ---- the step -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
 use nncc_train::picture::{Crop, Filter, Order, Preparation};
 use nncc_train::recipe::Recipe;
+use nncc_train::search::How;
 use std::path::PathBuf;
 
 /// Compiles an ONNX model into one self-contained native library
@@ -45,6 +46,8 @@ pub enum Command {
     Train(Box<Train>),
     /// Measure a model on data
     Eval(Box<Eval>),
+    /// Put several models into one that says what they say together
+    Ensemble(Ensemble),
     /// What `--help` prints; not listed there, which would cost it a line
     #[command(hide = true)]
     Help,
@@ -70,7 +73,7 @@ pub struct Compiling {
     /// Flags of importing.
     #[command(flatten)]
     pub importing: Importing,
-    /// x86-64, x86-64-v3, x86-64-v4, native or a core's name [default: all levels, chosen at load time]
+    /// Such as x86-64-v3, neoverse-n1 or native [default: all levels]
     #[arg(long, value_name = "CPU")]
     pub target_cpu: Option<String>,
     /// Optimization level, 0 to 3
@@ -346,6 +349,22 @@ pub struct Train {
     /// A file with these keys; flags stand over it
     #[arg(long = "recipe", value_name = "FILE.toml")]
     pub recipe_file: Option<PathBuf>,
+    /// Write the epochs and the figures as JSON
+    #[arg(long, value_name = "FILE.json")]
+    pub json: Option<PathBuf>,
+    /// Train K times, each time with another K-th of the data held out
+    #[arg(long, value_name = "K", group = "several")]
+    pub k_fold: Option<usize>,
+    /// Try several values: lr=1e-3|3e-3|1e-2,batch-size=32|64
+    #[arg(long, value_name = "KEY=V|V,..", group = "several")]
+    pub search: Option<String>,
+    /// Which of the combinations: grid, random:COUNT or halving
+    #[arg(long, value_name = "HOW", default_value = "grid", requires = "search")]
+    pub search_by: How,
+    /// Print the loss against a learning rate that grows from step to step; nothing is written
+    #[arg(long, value_name = "FROM..TO", num_args = 0..=1, default_missing_value = "1e-7..10", value_parser = parse_range)]
+    #[arg(group = "several")]
+    pub range_test: Option<(f64, f64)>,
     /// Print this with every option
     #[arg(long, action = ArgAction::HelpLong)]
     pub help_all: Option<bool>,
@@ -353,7 +372,15 @@ pub struct Train {
 
 /// Keys that `--help` leaves to `--help-all`, so that it fits a screen.
 fn without_rare_keys(arg: Arg) -> Arg {
-    const RARE: [&str; 15] = [
+    const RARE: [&str; 24] = [
+        "json",
+        "k_fold",
+        "search",
+        "search_by",
+        "range_test",
+        "smote",
+        "lr_scale",
+        "replace_head",
         "image_crop",
         "image_resize",
         "image_order",
@@ -368,6 +395,7 @@ fn without_rare_keys(arg: Arg) -> Arg {
         "plateau",
         "accumulate",
         "monitor",
+        "watch",
         "checkpoint_updates",
     ];
     let rare = RARE.contains(&arg.get_id().as_str());
@@ -381,11 +409,15 @@ pub struct Eval {
     /// Of `nncc train`: what is measured, and on what.
     #[command(flatten)]
     pub recipe: Recipe,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Hides the keys of learning, which `eval` refuses.
 fn measuring_keys(arg: Arg) -> Arg {
-    const HEEDED: [&str; 12] = [
+    const HEEDED: [&str; 13] = [
+        "json",
         "model",
         "data",
         "target",
@@ -401,6 +433,31 @@ fn measuring_keys(arg: Arg) -> Arg {
     ];
     let heeded = HEEDED.contains(&arg.get_id().as_str());
     arg.hide(!heeded)
+}
+
+/// `nncc ensemble`.
+#[derive(Debug, Args)]
+pub struct Ensemble {
+    /// The models, of one input and like outputs
+    #[arg(value_name = "MODEL.onnx", required = true, num_args = 1..)]
+    pub models: Vec<PathBuf>,
+    /// How their outputs become one
+    #[arg(long, value_name = "HOW", value_enum, default_value = "probability")]
+    pub by: Together,
+    /// The model that is written
+    #[arg(short, value_name = "OUT.onnx")]
+    pub output: PathBuf,
+}
+
+/// `--by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Together {
+    /// The mean of the outputs
+    Mean,
+    /// The mean of the probabilities of models that give logits
+    Probability,
+    /// The share of models that vote for a class
+    Vote,
 }
 
 /// As many threads as a context may have.
@@ -435,6 +492,11 @@ fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
         extents.split(['x', ',']).map(extent).collect::<Result<_, _>>()?
     };
     Ok((name.to_string(), extents))
+}
+
+fn parse_range(text: &str) -> Result<(f64, f64), String> {
+    let ends = text.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    ends.ok_or_else(|| "FROM..TO is expected, such as 1e-6..1".into())
 }
 
 fn parse_picture(text: &str) -> Result<[usize; 3], String> {

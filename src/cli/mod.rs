@@ -3,8 +3,10 @@
 //! | file | holds |
 //! |---|---|
 //! | [`args`] | every flag |
-//! | `compile`, `run`, `inspect`, `bench`, `verify`, `new` | the subcommands |
-//! | `train`, `recipe` | `train` and `eval`; what a recipe says to the compiler |
+//! | `compile`, `run`, `inspect`, `bench`, `verify`, `new`, `ensemble` | the subcommands |
+//! | `train` | `train` and `eval` |
+//! | `search` | several runs of `train` on one set of data |
+//! | `session`, `recipe`, `shown` | model and data opened, and a run on them; what a recipe says to the compiler; a run as it goes on |
 //! | `inputs` | tensors from files |
 //! | `profile`, `page` | time by fused node, as a table and as a page |
 //! | `progress` | what a terminal shows while something large compiles |
@@ -15,6 +17,7 @@
 pub mod args;
 mod bench;
 mod compile;
+mod ensemble;
 mod inputs;
 mod inspect;
 mod new;
@@ -23,6 +26,9 @@ mod profile;
 mod progress;
 mod recipe;
 mod run;
+mod search;
+mod session;
+mod shown;
 mod train;
 mod verify;
 
@@ -42,6 +48,7 @@ pub fn main() -> ExitCode {
         Some(args::Command::Bench(a)) => bench::run(a),
         Some(args::Command::Verify(a)) => verify::run(a),
         Some(args::Command::New(a)) => new::run(a),
+        Some(args::Command::Ensemble(a)) => ensemble::run(a),
         Some(args::Command::Train(a)) => train::run(a),
         Some(args::Command::Eval(a)) => train::eval(a),
         Some(args::Command::Help) => print(&args::Cli::command().render_help().to_string()),

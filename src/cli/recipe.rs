@@ -1,12 +1,13 @@
 //! What a recipe's words mean to the compiler: loss, optimizer, penalties, what is frozen.
 
 use nncc::Error;
-use nncc::training::{Group, Loss, Optimizer, TrainingOptions};
+use nncc::training::{Group, Loss, Optimizer, Parameter, TrainingOptions};
 use nncc_ir::NamePattern;
 use nncc_train::data::balance::class_weights;
 use nncc_train::recipe::Recipe;
 use nncc_train::spec;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// A loss as one word, with PyTorch's defaults for what it does not say: `cross-entropy:label_smoothing=0.1`.
 // Variants without fields are written as structs: serde accepts any field of a unit variant.
@@ -81,11 +82,58 @@ pub fn weigh(loss: &mut Loss, recipe: &Recipe, counts: Option<&[usize]>) -> Resu
     Ok(())
 }
 
+/// A parameter's value.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Flag(bool),
+    Number(f64),
+    Other(serde::de::IgnoredAny),
+}
+
+/// An optimizer as one word, with PyTorch's defaults for what it does not say: `adamw:beta1=0.8,eps=1e-6`.
+fn optimizer(word: &str) -> Result<Optimizer, Error> {
+    let usage = |reason: String| Error::Usage(format!("--optim {reason}"));
+    let (name, parameters) = word.split_once(':').unwrap_or((word, ""));
+    let known = || usage(format!("{word}: there are {}", Optimizer::NAMES.join(", ")));
+    let mut optimizer = Optimizer::named(name.trim()).ok_or_else(known)?;
+    let given = spec::parse::<BTreeMap<String, Value>>(parameters, None).map_err(|e| usage(format!("{word}: {e}")))?;
+    for (key, value) in given {
+        let wrong = |what: &str| usage(format!("{word}: `{key}` is {what}"));
+        let mut parameters = optimizer.parameters();
+        let names: Vec<String> = parameters.iter().map(|(name, _)| format!("`{name}`")).collect();
+        match (parameters.iter_mut().find(|(name, _)| *name == key).map(|(_, p)| p), value) {
+            (Some(Parameter::Number(x)), Value::Number(given)) => **x = given,
+            (Some(Parameter::Flag(x)), Value::Flag(given)) => **x = given,
+            (Some(Parameter::Number(_)), _) => return Err(wrong("a number")),
+            (Some(Parameter::Flag(_)), _) => return Err(wrong("true or false")),
+            (None, _) => {
+                let unknown = format!("unknown field `{key}`, expected one of {}", names.join(", "));
+                return Err(usage(format!("{word}: {}", spec::explain(&unknown))));
+            }
+        }
+    }
+    optimizer.check().map_err(|e| usage(format!("{word}: {e}")))?;
+    Ok(optimizer)
+}
+
+/// Makes the step learn from mixed classes: a target is then a share of each, while an evaluation's is a class as before.
+pub fn learn_from_mixed(options: &mut TrainingOptions) -> Result<(), Error> {
+    let usage = |why: &str| Err(Error::Usage(format!("--augment mix-up: {why}")));
+    let Loss::CrossEntropy { label_smoothing, weights, ignore_index } = options.loss.clone() else {
+        return usage("only cross-entropy has targets that are shares of classes");
+    };
+    if ignore_index.is_some() {
+        return usage("a mixed target has no class that could be ignored");
+    }
+    let mixed = Loss::CrossEntropyOfProbabilities { label_smoothing, weights };
+    options.evaluation_loss = Some(std::mem::replace(&mut options.loss, mixed));
+    Ok(())
+}
+
 /// All that the step is compiled from, and the optimizer's usual learning rate.
 pub fn options(recipe: &Recipe, loss: Loss) -> Result<(TrainingOptions, f64), Error> {
-    let name = recipe.optim.as_deref().unwrap_or("adamw");
-    let known = || Error::Usage(format!("--optim {name}: there are {}", Optimizer::NAMES.join(", ")));
-    let optimizer = Optimizer::named(name).ok_or_else(known)?;
+    let optimizer = optimizer(recipe.optim.as_deref().unwrap_or("adamw"))?;
     let (rate, _) = optimizer.defaults();
     let mut options = TrainingOptions::new(loss, optimizer);
     options.weight_decay = recipe.weight_decay.unwrap_or(options.weight_decay);
@@ -94,8 +142,17 @@ pub fn options(recipe: &Recipe, loss: Loss) -> Result<(TrainingOptions, f64), Er
     options.l1 = recipe.l1.unwrap_or(0.0);
     options.l2 = recipe.l2.unwrap_or(0.0);
     options.average = recipe.average;
-    let frozen = |text: &String| Group { pattern: NamePattern::new(text), rate: 1.0, weight_decay: None, frozen: true };
-    options.groups = recipe.freeze.iter().flatten().map(frozen).collect();
+    let group = |text: &str| Group { pattern: NamePattern::new(text), rate: 1.0, weight_decay: None, frozen: false };
+    options.groups = recipe.freeze.iter().flatten().map(|text| Group { frozen: true, ..group(text) }).collect();
+    for text in recipe.lr_scale.iter().flatten() {
+        let scaled = text.rsplit_once('=').and_then(|(pattern, factor)| Some((pattern, factor.trim().parse().ok()?)));
+        match scaled.filter(|(_, factor): &(_, f64)| *factor >= 0.0 && factor.is_finite()) {
+            Some((pattern, factor)) => options.groups.push(Group { rate: factor, ..group(pattern) }),
+            None => {
+                return Err(Error::Usage(format!("--lr-scale {text}: PATTERN=FACTOR is expected, such as body.*=0.1")));
+            }
+        }
+    }
     Ok((options, rate))
 }
 
@@ -114,6 +171,33 @@ mod tests {
         assert_eq!(of("smooth-l1"), Ok(Loss::SmoothL1 { beta: 1.0 }));
         assert!(of("hubert").is_err_and(|e| e.contains("huber")));
         assert!(of("mse:delta=1").is_err());
+    }
+
+    #[test]
+    fn words_of_optimizers() {
+        let fail = |word: &str| optimizer(word).unwrap_err().to_string();
+        let adam = optimizer("adamw:beta1=0.8,eps=1e-6,amsgrad=true").unwrap();
+        assert_eq!(adam, Optimizer::AdamW { betas: (0.8, 0.999), eps: 1e-6, amsgrad: true });
+        assert_eq!(
+            optimizer("sgd:momentum=0.5,nesterov=true").unwrap(),
+            Optimizer::Sgd { momentum: 0.5, dampening: 0.0, nesterov: true }
+        );
+        assert_eq!(optimizer("adadelta:rho=0").unwrap(), Optimizer::Adadelta { rho: 0.0, eps: 1e-6 });
+        assert_eq!(fail("adam:beta3=1"), "--optim adam:beta3=1: `beta3` is unknown; did you mean `beta2`?");
+        assert_eq!(fail("adam:eps=small"), "--optim adam:eps=small: `eps` is a number");
+        assert_eq!(fail("adam:amsgrad=1"), "--optim adam:amsgrad=1: `amsgrad` is true or false");
+        assert_eq!(fail("adam:eps=-1"), "--optim adam:eps=-1: eps is -1, not a number of at least 0");
+        assert!(fail("adam:beta1=1").contains("the first beta is 1"));
+        assert!(fail("nesterov:momentum=0").contains("needs a momentum"));
+    }
+
+    #[test]
+    fn mixed_classes_are_learnt_as_shares() {
+        let mut options = TrainingOptions::new(Loss::CROSS_ENTROPY, Optimizer::named("sgd").unwrap());
+        learn_from_mixed(&mut options).unwrap();
+        assert!(!options.loss.takes_classes());
+        assert_eq!(options.evaluation_loss, Some(Loss::CROSS_ENTROPY));
+        assert!(learn_from_mixed(&mut TrainingOptions { loss: Loss::Focal { gamma: 2.0 }, ..options }).is_err());
     }
 
     #[test]
@@ -138,10 +222,14 @@ mod tests {
             optim: Some("sgd".into()),
             clip_norm: Some(2.0),
             freeze: Some(vec!["a.*".into()]),
+            lr_scale: Some(vec!["b=*=0.1".into()]),
             ..Recipe::default()
         };
         let (options, rate) = options(&recipe, Loss::Mse).unwrap();
-        assert_eq!((rate, options.clip.norm, options.groups.len()), (1e-3, Some(2.0), 1));
+        assert_eq!((rate, options.clip.norm, options.groups.len()), (1e-3, Some(2.0), 2));
+        assert!(options.groups[0].frozen && options.groups[1].rate == 0.1 && options.groups[1].pattern.fits("b=c"));
+        let wrong = Recipe { lr_scale: Some(vec!["b".into()]), ..Recipe::default() };
+        assert!(super::options(&wrong, Loss::Mse).unwrap_err().to_string().starts_with("--lr-scale b: "));
         assert!(super::options(&Recipe { optim: Some("sdg".into()), ..Recipe::default() }, Loss::Mse).is_err());
     }
 }

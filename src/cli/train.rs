@@ -1,23 +1,20 @@
 //! `nncc train` and `nncc eval`: a model and data in, a trained model or the figures of one out.
 //!
-//! The step is compiled here ([`nncc::training::CompiledStep`]), the loop around it is `nncc-train`'s. The recipe that was
-//! used stands beside the result, under its name with `.toml`.
+//! The recipe that was used stands beside the result, under its name with `.toml`.
 
 use super::args::{Eval, Train};
-use super::{print, progress::Progress, recipe};
-use indicatif::{ProgressBar, ProgressStyle};
-use nncc::training::{BatchSizes, CompiledStep, Loss, Optimizer, TrainingOptions};
-use nncc::{Compiler, Error};
-use nncc_train::data::{self, Dataset, Targets, split};
-use nncc_train::evaluate::Evaluation;
-use nncc_train::history::EpochRecord;
-use nncc_train::loader::Loader;
+use super::session::{Session, Trained, usage};
+use super::{print, search, shown::Shown};
+use nncc::Error;
+use nncc_train::evaluate::{Evaluation, Figures};
+use nncc_train::history::{Best, EpochRecord};
 use nncc_train::recipe::Recipe;
 use nncc_train::report::{Report, pictures::Picture};
-use nncc_train::trainer::{Observer, StepReport, TrainError, Trainer};
-use std::io::IsTerminal;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use nncc_train::search::{Trial, axes, ranked};
+use nncc_train::trainer::Monitor;
+use nncc_train::watch;
+use serde::Serialize;
+use std::path::Path;
 
 /// `nncc train`.
 pub fn run(args: &Train) -> Result<(), Error> {
@@ -25,62 +22,120 @@ pub fn run(args: &Train) -> Result<(), Error> {
         Some(file) => args.recipe.over(&Recipe::read(file).map_err(usage)?).map_err(usage)?,
         None => args.recipe.clone(),
     };
-    let model = required(&recipe.model, "MODEL.onnx")?;
-    let output = recipe.output.clone().unwrap_or_else(|| model.with_extension("trained.onnx"));
-    let mut loss = recipe::loss(&recipe)?;
-    let shape = Shape::of(model, &loss)?;
-    let train_data = shape.open(&recipe, required(&recipe.data, "--data PATH")?)?;
-    let val_data = recipe.val.as_ref().map(|path| shape.open(&recipe, path)).transpose()?;
-    let all = |data: &dyn Dataset| (0..data.len()).collect::<Vec<usize>>();
-    let (train_samples, val_samples) = match (&val_data, recipe.val_share) {
-        (Some(data), _) => (all(&*train_data), all(&**data)),
-        (None, Some(share)) if share > 0.0 && share < 1.0 => {
-            let seed = u64::from(recipe.seed.unwrap_or(1));
-            let split = split::stratified(train_data.targets(), train_data.len(), share, seed);
-            (split.train, split.held_out)
+    let session = Session::open(&recipe)?;
+    let output = recipe.output.clone().unwrap_or_else(|| session.path.with_extension("trained.onnx"));
+    if let Some(range) = args.range_test {
+        let (text, rates) = search::rates(&session, &recipe, range)?;
+        if let Some(path) = &recipe.report {
+            let title = session.path.display().to_string();
+            write(path, &Report { title: &title, below: "range test", rates: &rates, ..Report::default() }.page())?;
         }
-        (None, Some(share)) => return Err(Error::Usage(format!("--val-share {share} is not between 0 and 1"))),
-        (None, None) => (all(&*train_data), Vec::new()),
+        return print(&text);
+    }
+    if let Some(k) = args.k_fold {
+        return folds(args, &session, &recipe, k, &output);
+    }
+    let (text, trials, recipe, trained) = match &args.search {
+        Some(text) => {
+            let axes = axes(text).map_err(|e| usage(format!("--search {e}")))?;
+            let found = search::search(&session, &recipe, &axes, args.search_by, &output)?;
+            let (text, trials, best, trained) = found;
+            // What is not of a single run stays as it was asked for.
+            (text, trials, Recipe { report: recipe.report.clone(), output: recipe.output.clone(), ..best }, trained)
+        }
+        None => {
+            let measured = recipe.report.is_some() || args.json.is_some();
+            let trained = session.train(&recipe, &session.split(&recipe)?, measured, &mut Shown::new())?;
+            (String::new(), Vec::new(), recipe, trained)
+        }
     };
-    recipe::weigh(&mut loss, &recipe, train_data.targets().counts(&train_samples).as_deref())?;
-    let mut loading = recipe.loading().map_err(usage)?;
-    if let Some(augment) = &mut loading.augment {
-        augment.measure(&*train_data, &train_samples).map_err(usage)?;
+    if let Some(text) = watch::bias_and_variance(&trained.run.history) {
+        eprintln!("note: {text}");
     }
-    let train = Loader::new(&*train_data, train_samples, loading).map_err(usage)?;
-    let measuring = recipe.measuring().map_err(usage)?;
-    let val_data = val_data.as_deref().unwrap_or(&*train_data);
-    let val = Loader::new(val_data, val_samples, measuring.clone()).map_err(usage)?;
-    let val = (!val.samples().is_empty()).then_some(&val);
-    // Where nothing is held out, a report's figures are those of the data that were learnt from.
-    let learnt = Loader::new(&*train_data, train.samples().to_vec(), measuring).map_err(usage)?;
-    let measured = val.or(recipe.report.is_some().then_some(&learnt));
-
-    let (options, usual_rate) = recipe::options(&recipe, loss)?;
-    let sizes =
-        BatchSizes { step: train.batch_sizes(), evaluation: measured.map_or_else(Vec::new, Loader::batch_sizes) };
-    let mut step = compiled(model, &recipe, &options, &sizes)?;
-    for note in step.notes() {
-        eprintln!("note: {note}");
-    }
-    let settings = recipe.settings(usual_rate).map_err(usage)?;
-    let mut shown = Shown::new(step.parameter_count(), train.samples().len());
-    let mut trainer = Trainer::new(&mut step, &train, val, settings).map_err(failed)?;
-    if trainer.resume(&mut shown).map_err(failed)? {
-        shown.note("going on from the checkpoint");
-    }
-    let run = trainer.run(&mut shown).map_err(failed)?;
-    drop(shown);
-    step.write_model(model, &output)?;
+    session.write(&trained.step, &output)?;
     recipe.write(&output.with_extension("toml")).map_err(usage)?;
-    if let (Some(path), Some(loader)) = (&recipe.report, measured) {
-        let page = report(&recipe, &run.history, &mut step, loader)?;
-        std::fs::write(path, page).map_err(|e| Error::io(path, e))?;
+    let held_out = !session.split(&recipe)?.held_out.is_empty();
+    let figures = trained.evaluation.as_ref().map(Evaluation::figures);
+    if let Some(path) = &recipe.report {
+        write(path, &report(&session, &trained, held_out, &trials, least_is_best(&recipe))?)?;
     }
-    match val {
-        Some(val) => print(&figures(&mut step, val)?),
+    if let Some(path) = &args.json {
+        let (history, best, folds) = (&trained.run.history[..], trained.run.best, &[][..]);
+        let classes = session.names();
+        write(path, &json(&Summary { history, best, classes, trials: &trials, folds, figures: figures.as_ref() })?)?;
+    }
+    let gap = if text.is_empty() { "" } else { "\n" };
+    match figures.filter(|_| held_out) {
+        Some(figures) => print(&format!("{text}{gap}{}", figures.table(session.names()))),
         None => Ok(()),
     }
+}
+
+/// `--k-fold`.
+fn folds(args: &Train, session: &Session, recipe: &Recipe, k: usize, output: &Path) -> Result<(), Error> {
+    let (text, trials, folds) = search::folds(session, recipe, k, output)?;
+    recipe.write(&output.with_extension("toml")).map_err(usage)?;
+    if let Some(path) = &recipe.report {
+        let (title, below) = (session.path.display().to_string(), format!("{k} folds"));
+        write(
+            path,
+            &Report { title: &title, below: &below, trials: trials.iter().collect(), ..Report::default() }.page(),
+        )?;
+    }
+    if let Some(path) = &args.json {
+        let (classes, folds, trials) = (session.names(), &folds[..], &trials[..]);
+        write(path, &json(&Summary { history: &[], best: None, classes, trials, folds, figures: None })?)?;
+    }
+    print(&text)
+}
+
+/// Whether the recipe watches something whose least value is best.
+pub fn least_is_best(recipe: &Recipe) -> bool {
+    recipe.monitor.unwrap_or_default() == Monitor::Loss
+}
+
+/// `nncc eval`.
+pub fn eval(args: &Eval) -> Result<(), Error> {
+    let recipe = &args.recipe;
+    if measured(recipe) != *recipe {
+        return Err(Error::Usage(
+            "eval learns nothing: a flag of learning is given; --data, --loss and how data are read count".into(),
+        ));
+    }
+    let session = Session::open(recipe)?;
+    let figures = session.evaluate(recipe)?.figures();
+    if args.json {
+        let (classes, figures) = (session.names(), Some(&figures));
+        let summary = Summary { history: &[], best: None, classes, trials: &[], folds: &[], figures };
+        return print(&json(&summary)?);
+    }
+    print(&figures.table(session.names()))
+}
+
+/// What `--json` writes. Numbers that are not finite are `null`.
+#[derive(Serialize)]
+struct Summary<'a> {
+    #[serde(skip_serializing_if = "<[EpochRecord]>::is_empty")]
+    history: &'a [EpochRecord],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best: Option<Best>,
+    classes: &'a [String],
+    /// Of a search or of folds.
+    #[serde(skip_serializing_if = "<[Trial]>::is_empty")]
+    trials: &'a [Trial],
+    #[serde(skip_serializing_if = "<[Figures]>::is_empty")]
+    folds: &'a [Figures],
+    #[serde(flatten)]
+    figures: Option<&'a Figures>,
+}
+
+fn json(summary: &Summary<'_>) -> Result<String, Error> {
+    let text = serde_json::to_string_pretty(summary).map_err(|e| Error::Internal(e.to_string()))?;
+    Ok(text + "\n")
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    std::fs::write(path, text).map_err(|e| Error::io(path, e))
 }
 
 /// Samples that a report shows as pictures.
@@ -88,21 +143,18 @@ const WORST: usize = 24;
 
 /// The page of `--report`.
 fn report(
-    recipe: &Recipe,
-    history: &[EpochRecord],
-    step: &mut CompiledStep,
-    loader: &Loader<'_>,
+    session: &Session,
+    trained: &Trained,
+    held_out: bool,
+    trials: &[Trial],
+    least: bool,
 ) -> Result<String, Error> {
-    let evaluation = Evaluation::of(step, loader).map_err(failed)?;
-    let data = loader.data();
-    let names = match data.targets() {
-        Targets::Classes { names, .. } => &names[..],
-        Targets::Values { .. } => &[],
-    };
-    let metrics = evaluation.metrics();
+    let Trained { step, run, evaluation } = trained;
+    let names = session.names();
+    let data = if held_out { session.held_out() } else { &*session.data };
     let name = |class: u32| names.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
     let mut worst = Vec::new();
-    if let &[channels, height, width] = data.dims() {
+    if let (&[channels, height, width], Some(evaluation)) = (data.dims(), evaluation) {
         let mut values = vec![0.0; channels * height * width];
         for w in evaluation.worst(WORST) {
             data.read(w.sample, &mut values).map_err(usage)?;
@@ -114,34 +166,18 @@ fn report(
         let size = dims.iter().product::<usize>().max(1);
         values.chunks_exact(size).map(|filter| Picture::planes(dims, filter, None)).collect()
     });
-    let facts = vec![
-        ("parameters", step.parameter_count().to_string()),
-        ("samples measured", evaluation.samples.len().to_string()),
-        ("loss", format!("{:.4}", evaluation.sums.mean_loss())),
-    ];
-    let below = format!("{} epochs, recipe in the .toml beside the model", history.len());
-    let title = recipe.model.as_deref().map(Path::display);
-    let title = title.map_or_else(String::new, |t| t.to_string());
-    let metrics = metrics.as_ref().map(|m| (m, names));
-    Ok(Report { title: &title, below: &below, facts, history, metrics, filters, worst }.page())
-}
-
-/// `nncc eval`.
-pub fn eval(args: &Eval) -> Result<(), Error> {
-    let recipe = &args.recipe;
-    if measured(recipe) != *recipe {
-        return Err(Error::Usage(
-            "eval learns nothing: a flag of learning is given; --data, --loss and how data are read count".into(),
-        ));
+    let mut facts = vec![("parameters", step.parameter_count().to_string())];
+    if let Some(evaluation) = evaluation {
+        facts.push(("samples measured", evaluation.samples.len().to_string()));
+        facts.push(("loss", format!("{:.4}", evaluation.sums.mean_loss())));
     }
-    let model = required(&recipe.model, "MODEL.onnx")?;
-    let loss = recipe::loss(recipe)?;
-    let shape = Shape::of(model, &loss)?;
-    let data = shape.open(recipe, required(&recipe.data, "--data PATH")?)?;
-    let loader = Loader::new(&*data, (0..data.len()).collect(), recipe.measuring().map_err(usage)?).map_err(usage)?;
-    let sizes = BatchSizes { step: Vec::new(), evaluation: loader.batch_sizes() };
-    let mut step = compiled(model, recipe, &TrainingOptions::new(loss, PLAIN_SGD), &sizes)?;
-    print(&figures(&mut step, &loader)?)
+    let history = &run.history[..];
+    let below = format!("{} epochs, recipe in the .toml beside the model", history.len());
+    let title = session.path.display().to_string();
+    let metrics = evaluation.as_ref().and_then(Evaluation::metrics);
+    let metrics = metrics.as_ref().map(|m| (m, names));
+    let trials = ranked(trials, least);
+    Ok(Report { title: &title, below: &below, facts, history, metrics, trials, rates: &[], filters, worst }.page())
 }
 
 /// What of a recipe an evaluation heeds.
@@ -150,141 +186,4 @@ fn measured(r: &Recipe) -> Recipe {
     let (image_crop, image_resize, image_order) = (r.image_crop, r.image_resize, r.image_order);
     let read = Recipe { image_crop, image_resize, image_order, mean, scale, target, dim, ..Recipe::default() };
     Recipe { model, data, loss, batch_size, threads, ..read }
-}
-
-/// An evaluation needs no optimizer; a step is never compiled from it.
-const PLAIN_SGD: Optimizer = Optimizer::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false };
-
-/// What the recipe must say, on the command line or in its file.
-fn required<'a>(path: &'a Option<PathBuf>, what: &str) -> Result<&'a Path, Error> {
-    path.as_deref().ok_or_else(|| Error::Usage(format!("{what} is missing, as an argument or in a recipe")))
-}
-
-/// What the model says of its data.
-struct Shape {
-    sample: Option<Vec<usize>>,
-    classes: Option<usize>,
-    regression: bool,
-}
-
-impl Shape {
-    fn of(model: &Path, loss: &Loss) -> Result<Shape, Error> {
-        let description = Compiler::describe(model)?;
-        let extents = |ports: &[nncc_frontend::ValueDescription]| -> Option<Vec<usize>> {
-            ports.first()?.shape.as_ref()?.get(1..)?.iter().map(nncc_ir::Dim::size).collect()
-        };
-        let sample = extents(&description.inputs);
-        let classes = extents(&description.outputs).and_then(|d| d.first().copied());
-        Ok(Shape { sample, classes: classes.filter(|_| loss.takes_classes()), regression: !loss.takes_classes() })
-    }
-
-    fn open(&self, recipe: &Recipe, path: &Path) -> Result<Box<dyn Dataset>, Error> {
-        let usual = data::Options::default();
-        let options = data::Options {
-            dims: self.sample.clone(),
-            classes: self.classes,
-            regression: self.regression,
-            target: recipe.target.clone(),
-            crop: recipe.image_crop.unwrap_or(usual.crop),
-            filter: recipe.image_resize.unwrap_or(usual.filter),
-            order: recipe.image_order.unwrap_or(usual.order),
-        };
-        data::open(path, &options).map_err(usage)
-    }
-}
-
-fn compiled(
-    model: &Path,
-    recipe: &Recipe,
-    options: &TrainingOptions,
-    sizes: &BatchSizes,
-) -> Result<CompiledStep, Error> {
-    let progress = Progress::start();
-    let mut compiler = Compiler::new().target_cpu("native");
-    for text in recipe.dim.iter().flatten() {
-        let (name, sizes) = super::args::parse_dim(text).map_err(|e| Error::Usage(format!("--dim {text}: {e}")))?;
-        compiler = compiler.dim(&name, &sizes);
-    }
-    let step = compiler.training(model, options, sizes, &mut |stage| progress.stage(stage))?;
-    step.with_threads(recipe.threads.unwrap_or(1))
-}
-
-fn usage(e: impl std::fmt::Display) -> Error {
-    Error::Usage(e.to_string())
-}
-
-fn failed(e: TrainError) -> Error {
-    Error::Run(e.to_string())
-}
-
-/// Loss and, for classes, all figures of a network on data.
-fn figures(step: &mut CompiledStep, loader: &Loader<'_>) -> Result<String, Error> {
-    let evaluation = Evaluation::of(step, loader).map_err(failed)?;
-    let loss = format!("{:<18}{:>10.4}\n", "loss", evaluation.sums.mean_loss());
-    let names = match loader.data().targets() {
-        Targets::Classes { names, .. } => names.clone(),
-        Targets::Values { .. } => Vec::new(),
-    };
-    Ok(loss + &evaluation.metrics().map_or_else(String::new, |m| m.table(&names)))
-}
-
-/// A run on standard error: a bar for the epoch on a terminal, and a line an epoch.
-struct Shown {
-    bar: Option<ProgressBar>,
-}
-
-impl Shown {
-    fn new(parameters: usize, samples: usize) -> Shown {
-        eprintln!("{parameters} parameters, {samples} samples to learn from");
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} ({eta} left)") {
-                bar.set_style(style);
-            }
-            bar
-        });
-        Shown { bar }
-    }
-
-    fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
-        }
-    }
-}
-
-impl Observer for Shown {
-    fn step(&mut self, report: &StepReport) -> ControlFlow<()> {
-        if let Some(bar) = &self.bar {
-            if report.batch == 0 {
-                bar.reset();
-                bar.set_length(report.batches);
-            }
-            bar.set_position(report.batch + 1);
-            bar.set_message(format!("loss {:.4}, rate {:.2e}", report.mean.mean_loss(), report.rate));
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn epoch(&mut self, r: &EpochRecord) {
-        let percent = |x: Option<f64>| x.map_or_else(String::new, |x| format!(" {:.2} %", 100.0 * x));
-        let val = r.val_loss.map_or_else(String::new, |l| format!("  held out {l:.4}{}", percent(r.val_accuracy)));
-        let (epoch, train) = (r.epoch + 1, percent(r.train_accuracy));
-        let line =
-            format!("epoch {epoch:>3}  loss {:.4}{train}{val}  rate {:.2e}  {:.1} s", r.train_loss, r.rate, r.seconds);
-        self.line(&line);
-    }
-
-    fn note(&mut self, text: &str) {
-        self.line(&format!("note: {text}"));
-    }
-}
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }

@@ -7,6 +7,10 @@ use crate::metrics::{Metrics, Scores};
 use crate::step::{Outcome, Step};
 use crate::trainer::TrainError;
 use nncc_ir::DType;
+use serde::Serialize;
+
+/// Classes whose confusion matrix is counted: 128 MB of it.
+const MOST_CLASSES: usize = 4096;
 
 /// The outputs for all samples of a loader, in its order.
 #[derive(Clone, Debug)]
@@ -21,6 +25,26 @@ pub struct Evaluation {
     pub width: usize,
     /// The samples' classes, if there are classes.
     pub labels: Option<Vec<u32>>,
+}
+
+/// How good a network is on data.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figures {
+    /// The mean loss.
+    pub loss: f64,
+    /// The share of right predictions; none without classes.
+    pub accuracy: Option<f64>,
+    /// All else, where there are classes.
+    pub metrics: Option<Metrics>,
+}
+
+impl Figures {
+    /// An aligned table; `names` are the classes'.
+    pub fn table(&self, names: &[String]) -> String {
+        let accuracy = self.accuracy.map(|a| format!("{:<18}{:>8.2} %\n", "accuracy", 100.0 * a));
+        let rest = self.metrics.as_ref().map(|m| m.table(names)).or(accuracy).unwrap_or_default();
+        format!("{:<18}{:>10.4}\n{rest}", "loss", self.loss)
+    }
 }
 
 /// A sample and how wrong the network is about it.
@@ -57,13 +81,18 @@ impl Evaluation {
         Ok(out)
     }
 
-    /// All figures, where the targets are classes that the outputs have a number for. A single output is the logit of the
-    /// second of two classes.
+    /// All figures, where the targets are classes that the outputs have a number for, and not so many that their confusion
+    /// matrix is a burden. A single output is the logit of the second of two classes.
     pub fn metrics(&self) -> Option<Metrics> {
         let labels = self.labels.as_ref()?;
-        let (values, classes) = self.rows()?;
+        let (values, classes) = self.rows().filter(|(_, classes)| *classes <= MOST_CLASSES)?;
         let fits = labels.iter().all(|&label| (label as usize) < classes);
         fits.then(|| Metrics::new(Scores { values: &values, classes, logits: true }, labels))
+    }
+
+    /// What is printed, and written as JSON.
+    pub fn figures(&self) -> Figures {
+        Figures { loss: self.sums.mean_loss(), accuracy: self.sums.accuracy(), metrics: self.metrics() }
     }
 
     /// Logits, two of them where there is one.

@@ -4,10 +4,11 @@
 //! resumed run has the same history and stops at the same epoch.
 
 use crate::schedule::PlateauState;
-use crate::step::LayerNorms;
+use crate::step::{LayerActivity, LayerNorms};
+use serde::Serialize;
 
 /// One epoch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EpochRecord {
     /// From 0.
     pub epoch: u32,
@@ -25,6 +26,8 @@ pub struct EpochRecord {
     pub seconds: f64,
     /// Norms by layer of the last update.
     pub norms: Vec<LayerNorms>,
+    /// Of the layers of ReLUs behind it.
+    pub activity: Vec<LayerActivity>,
 }
 
 /// Sums over the part of an epoch that is done.
@@ -53,7 +56,7 @@ impl Sums {
 }
 
 /// The best epoch so far.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Best {
     /// Which.
     pub epoch: u32,
@@ -106,6 +109,11 @@ impl Progress {
                     out.u64(u64::from(x.to_bits()));
                 }
             }
+            out.u64(r.activity.len() as u64);
+            for a in &r.activity {
+                out.text(&a.name);
+                out.u64(u64::from(a.rms.to_bits())).u64(a.units).u64(a.dead);
+            }
         }
         out.0
     }
@@ -128,6 +136,11 @@ impl Progress {
                 let mut norm = || from.u32().map(f32::from_bits);
                 norms.push(LayerNorms { name, gradient: norm()?, update: norm()?, weight: norm()? });
             }
+            let mut activity = Vec::new();
+            for _ in 0..from.u64()? {
+                let (name, rms) = (from.text()?, f32::from_bits(from.u32()?));
+                activity.push(LayerActivity { name, rms, units: from.u64()?, dead: from.u64()? });
+            }
             history.push(EpochRecord {
                 epoch,
                 rate,
@@ -137,6 +150,7 @@ impl Progress {
                 val_accuracy,
                 seconds,
                 norms,
+                activity,
             });
         }
         from.0.is_empty().then_some(Progress { epoch, batch, updates, sums, history, best, stopped, plateau })
@@ -211,6 +225,7 @@ mod tests {
             val_accuracy: Some(-0.0),
             seconds: 1e9,
             norms,
+            activity: vec![LayerActivity { name: "relu".into(), rms: 0.1, units: 7, dead: 3 }],
         };
         let progress = Progress {
             epoch: 4,

@@ -8,6 +8,8 @@
 //! | [`trainer`], [`history`] | the loop, and what a run has come through |
 //! | [`recipe`], [`spec`] | all that determines a run, as a file and as flags |
 //! | [`schedule`] | learning rates over time |
+//! | [`watch`] | what norms and curves say, in a sentence |
+//! | [`search`] | which recipes are worth trying |
 //! | [`range_test`](mod@range_test) | which learning rates are worth trying |
 //! | [`report`], [`page`] | a run as one HTML page, and what nncc's pages share |
 //! | [`evaluate`], [`metrics`] | how good the network is |
@@ -34,7 +36,9 @@ pub mod range_test;
 pub mod recipe;
 pub mod report;
 pub mod schedule;
+pub mod search;
 pub mod seeds;
 pub mod spec;
 pub mod step;
 pub mod trainer;
+pub mod watch;

@@ -118,6 +118,7 @@ pub struct Loader<'a> {
     data: &'a dyn Dataset,
     samples: Vec<usize>,
     how: Loading,
+    epoch_len: usize,
 }
 
 /// A sample of an epoch: its number, and how often it came before in this epoch (over-sampling repeats samples, and each
@@ -141,7 +142,8 @@ impl<'a> Loader<'a> {
         if let Some(augment) = &how.augment {
             augment.check(data).map_err(|reason| DataError::new("data", reason))?;
         }
-        Ok(Loader { data, samples, how })
+        let epoch_len = sample(data.targets(), &samples, how.sampling, how.seed, 0).len();
+        Ok(Loader { data, samples, how, epoch_len })
     }
 
     /// The data set.
@@ -161,17 +163,17 @@ impl<'a> Loader<'a> {
 
     /// The number of batches in an epoch.
     pub fn batches(&self) -> usize {
-        self.epoch_len().div_ceil(self.how.batch_size)
+        self.epoch_len.div_ceil(self.how.batch_size)
     }
 
     /// The number of samples in an epoch: with over- or under-sampling not that of the samples.
     pub fn epoch_len(&self) -> usize {
-        sample(self.data.targets(), &self.samples, self.how.sampling, self.how.seed, 0).len()
+        self.epoch_len
     }
 
     /// The sizes of an epoch's batches that differ: the full one, and the last where it is smaller.
     pub fn batch_sizes(&self) -> Vec<usize> {
-        let (n, size) = (self.epoch_len(), self.how.batch_size);
+        let (n, size) = (self.epoch_len, self.how.batch_size);
         [(n >= size).then_some(size), Some(n % size).filter(|&rest| rest > 0)].into_iter().flatten().collect()
     }
 

@@ -24,6 +24,9 @@ use crate::trainer::{Monitor, Settings};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// Threads that prepare batches: beyond this many they would wait for each other.
+const MOST_LOADERS: usize = 64;
+
 /// Why a recipe cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecipeError {
@@ -89,13 +92,16 @@ pub struct Recipe {
     /// Samples of an epoch, for unbalanced classes
     #[cfg_attr(feature = "clap", arg(long, value_name = "HOW", value_enum))]
     pub sampling: Option<Sampling>,
+    /// Fill small classes up with vectors between each sample and so many of its nearest
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NEIGHBOURS"))]
+    pub smote: Option<u32>,
     /// Weights of the classes in the loss: `balanced`, or one each
     #[cfg_attr(feature = "clap", arg(long, value_name = "W"))]
     pub class_weights: Option<String>,
     /// cross-entropy, bce, mse, l1, huber, smooth-l1, hinge, focal; parameters as in a schedule
     #[cfg_attr(feature = "clap", arg(long, value_name = "LOSS"))]
     pub loss: Option<String>,
-    /// sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, adamw, adamax, nadam
+    /// sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, adamw, adamax, nadam; parameters likewise
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
     pub optim: Option<String>,
     /// Learning rate [default: PyTorch's for the optimizer]
@@ -122,6 +128,12 @@ pub struct Recipe {
     /// Not trained: weights whose names fit the pattern
     #[cfg_attr(feature = "clap", arg(long, value_name = "PATTERN"))]
     pub freeze: Option<Vec<String>>,
+    /// The learning rate of weights whose names fit the pattern, as a factor; the first that fits counts
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PATTERN=FACTOR"))]
+    pub lr_scale: Option<Vec<String>>,
+    /// Give the model a new last layer for the classes of the data; no other flag freezes or slows it
+    #[cfg_attr(feature = "clap", arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true"))]
+    pub replace_head: Option<bool>,
     /// constant, cosine, one-cycle, .., with parameters: step:size=10,gamma=0.5
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
     pub schedule: Option<String>,
@@ -152,6 +164,10 @@ pub struct Recipe {
     /// Threads [default: 1]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub threads: Option<u32>,
+    /// Look at gradients, updates and activations by layer after so many updates, and say what is wrong
+    /// [default: 100 with --report]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "UPDATES"))]
+    pub watch: Option<u32>,
     /// What decides which epoch is best
     #[cfg_attr(feature = "clap", arg(long, value_name = "MEASURE", value_enum))]
     pub monitor: Option<Monitor>,
@@ -230,11 +246,46 @@ impl Recipe {
         Recipe { threads: None, ..written }.text()
     }
 
+    /// This recipe with another value for a key, as it would stand on the command line.
+    pub fn with(&self, key: &str, value: &str) -> Result<Recipe, String> {
+        let mut table = self.table().map_err(|e| e.to_string())?;
+        let number =
+            |text: &str| text.parse().map(toml::Value::Integer).or_else(|_| text.parse().map(toml::Value::Float));
+        let scalar = match value.parse() {
+            Ok(yes) => toml::Value::Boolean(yes),
+            Err(_) => number(value).unwrap_or_else(|_| toml::Value::String(value.into())),
+        };
+        // Keys with several values take the one that is given as a list of one.
+        let list = toml::Value::Array(vec![scalar.clone()]);
+        let fail = |e: &toml::de::Error| format!("`{key}`: {}", spec::explain(e.message()));
+        table.insert(key.into(), scalar);
+        Recipe::deserialize(toml::Value::Table(table.clone())).or_else(|e| {
+            table.insert(key.into(), list);
+            Recipe::deserialize(toml::Value::Table(table)).map_err(|_| fail(&e))
+        })
+    }
+
+    /// Whether there is such a key.
+    pub fn has(key: &str) -> bool {
+        let unknown = format!("`{key}`: `{key}` is unknown");
+        !Recipe::default().with(key, "").is_err_and(|e| e.starts_with(&unknown))
+    }
+
+    /// After how many updates the step is looked into, if it is.
+    pub fn watches(&self) -> Option<u64> {
+        const USUAL: u32 = 100;
+        self.watch.or(self.report.as_ref().map(|_| USUAL)).map(u64::from).filter(|&n| n > 0)
+    }
+
     /// How samples become batches to learn from.
     pub fn loading(&self) -> Result<Loading, RecipeError> {
         let augment = self.augment.as_deref().map(|text| spec::parse::<Augment>(text, None)).transpose();
+        let at_least_1 = |key: &'static str, n: Option<u32>, usual: u32| match n.unwrap_or(usual) {
+            0 => Err(RecipeError::Key { key, reason: "0: at least 1 is needed".into() }),
+            n => Ok(n as usize),
+        };
         Ok(Loading {
-            batch_size: self.batch_size.unwrap_or(32).max(1) as usize,
+            batch_size: at_least_1("batch-size", self.batch_size, 32)?,
             shuffle: true,
             sampling: self.sampling.unwrap_or_default(),
             augment: augment.map_err(|reason| RecipeError::Key { key: "augment", reason })?,
@@ -243,7 +294,7 @@ impl Recipe {
                 scale: self.scale.clone().unwrap_or_else(|| vec![1.0]),
             },
             seed: u64::from(self.seed.unwrap_or(1)),
-            threads: self.threads.unwrap_or(1).clamp(1, 64) as usize,
+            threads: at_least_1("threads", self.threads, 1)?.min(MOST_LOADERS),
         })
     }
 
@@ -276,6 +327,7 @@ impl Recipe {
             accumulate: self.accumulate.unwrap_or(1) as usize,
             monitor: self.monitor.unwrap_or_default(),
             patience: self.patience,
+            watch: self.watches(),
             checkpoint: self.checkpoint.clone(),
             checkpoint_updates: self.checkpoint_updates,
             identity: self.identity()?,
@@ -343,6 +395,19 @@ batch-size = 64
     }
 
     #[test]
+    fn keys_are_set_by_their_texts() {
+        let with = |key: &str, value: &str| Recipe::default().with(key, value);
+        assert_eq!(with("lr", "1e-3").unwrap().lr, Some(1e-3));
+        assert_eq!(with("lr", "1").unwrap().lr, Some(1.0));
+        assert_eq!(with("batch-size", "64").unwrap().batch_size, Some(64));
+        assert_eq!(with("optim", "adamw:beta1=0.8").unwrap().optim.as_deref(), Some("adamw:beta1=0.8"));
+        assert_eq!(with("freeze", "a.*").unwrap().freeze, Some(vec!["a.*".to_string()]));
+        assert_eq!(with("optm", "sgd").unwrap_err(), "`optm`: `optm` is unknown; did you mean `optim`?");
+        assert!(with("batch-size", "many").is_err());
+        assert!(Recipe::has("lr") && Recipe::has("sampling") && !Recipe::has("optm"));
+    }
+
+    #[test]
     fn faults_name_the_line_and_the_nearest_key() {
         let fail = |text: &str| read(text).unwrap_err();
         assert_eq!(
@@ -357,6 +422,8 @@ batch-size = 64
         let recipe = Recipe { schedule: Some("cosin".into()), augment: Some("flop=1".into()), ..Recipe::default() };
         let message = recipe.rates(0.1).unwrap_err().to_string();
         assert_eq!(message, "schedule = \"cosin\": `cosin` is unknown; did you mean `cosine`?");
+        let none = Recipe { batch_size: Some(0), ..Recipe::default() };
+        assert_eq!(none.loading().unwrap_err().to_string(), "batch-size = 0: at least 1 is needed");
         let message = recipe.loading().unwrap_err().to_string();
         assert_eq!(message, "augment = \"flop=1\": `flop` is unknown; did you mean `flip`?");
     }

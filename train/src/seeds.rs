@@ -18,6 +18,9 @@ pub const STEP: u32 = 6;
 /// Samples that SMOTE makes.
 pub const SMOTE: u32 = 7;
 
+/// Which recipes a search tries.
+pub const SEARCH: u32 = 8;
+
 /// The stream for a purpose, an epoch and what it is for.
 pub fn stream(seed: u64, purpose: u32, epoch: u32, item: u32) -> Stream {
     Stream::new(seed, [purpose, epoch, item])

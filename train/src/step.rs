@@ -5,6 +5,7 @@
 
 use crate::loader::Batch;
 use nncc_ir::Tensor;
+use serde::Serialize;
 
 /// Why a step failed: shapes that do not fit, a library's error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,9 +14,9 @@ pub struct StepError(pub String);
 
 /// What a step is told beside its batch.
 #[derive(Clone, Copy, Debug)]
-pub struct Directions<'a> {
-    /// The learning rate of each parameter group.
-    pub rates: &'a [f32],
+pub struct Directions {
+    /// The learning rate. A group of parameters with a factor of its own has that factor in the step.
+    pub rate: f32,
     /// Of what the step draws: dropout.
     pub seed: u64,
     /// The batch's gradient counts with this factor: 1, or with accumulation its share of the samples of the update, so that
@@ -35,7 +36,7 @@ pub struct Outcome {
 }
 
 /// Norms of a layer in the last step.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerNorms {
     /// The layer, in the user's names.
     pub name: String,
@@ -47,10 +48,30 @@ pub struct LayerNorms {
     pub weight: f32,
 }
 
+/// What a layer of ReLUs gives for a batch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayerActivity {
+    /// Its result, in the user's names.
+    pub name: String,
+    /// The root of the mean square.
+    pub rms: f32,
+    /// Units: channels, or what stands in their place on axis 1.
+    pub units: u64,
+    /// Those that are 0 for every sample and at every place.
+    pub dead: u64,
+}
+
+impl LayerActivity {
+    /// The share of dead units.
+    pub fn dead_share(&self) -> f32 {
+        self.dead as f32 / self.units.max(1) as f32
+    }
+}
+
 /// A training step.
 pub trait Step {
     /// Forward, backward, and (as [`Directions::update`] says) the update.
-    fn step(&mut self, batch: &Batch, directions: Directions<'_>) -> Result<Outcome, StepError>;
+    fn step(&mut self, batch: &Batch, directions: Directions) -> Result<Outcome, StepError>;
 
     /// Forward and loss in inference form, without a change to anything.
     fn eval(&mut self, batch: &Batch) -> Result<Outcome, StepError>;
@@ -62,19 +83,24 @@ pub trait Step {
     /// Takes over a state; an error (and no change) if names or sizes are not its own.
     fn set_state(&mut self, state: &[(String, Vec<u8>)]) -> Result<(), StepError>;
 
-    /// The number of parameter groups.
-    fn groups(&self) -> usize {
-        1
-    }
-
     /// Whether [`Directions::update`] may be false and [`Directions::share`] other than 1.
     fn accumulates(&self) -> bool {
         false
     }
 
-    /// Norms by layer of the last step, where they are measured.
+    /// Norms by layer of the last update, where they are measured.
     fn norms(&mut self) -> Vec<LayerNorms> {
         Vec::new()
+    }
+
+    /// What the layers of ReLUs give for a batch, where that can be seen.
+    fn activity(&mut self, _batch: &Batch) -> Result<Vec<LayerActivity>, StepError> {
+        Ok(Vec::new())
+    }
+
+    /// Where the first number that is none came from in the last step, which had this batch and these directions.
+    fn first_not_finite(&mut self, _batch: &Batch, _directions: Directions) -> Option<String> {
+        None
     }
 }
 
@@ -138,7 +164,7 @@ pub(crate) mod testing {
     }
 
     impl Step for Regression {
-        fn step(&mut self, batch: &Batch, directions: Directions<'_>) -> Result<Outcome, StepError> {
+        fn step(&mut self, batch: &Batch, directions: Directions) -> Result<Outcome, StepError> {
             let mut gradient = std::mem::take(&mut self.gradient);
             let f = self.features;
             let outcome = self.forward(batch, |row, k, g| {
@@ -151,7 +177,7 @@ pub(crate) mod testing {
                 assert_ne!(key(directions.seed), [0; 2], "a step has a seed of its own");
                 for ((w, m), g) in self.weights.iter_mut().zip(&mut self.momentum).zip(&mut gradient) {
                     *m = 0.9 * *m + *g + self.noise * stream.normal() as f32;
-                    *w -= directions.rates[0] * *m;
+                    *w -= directions.rate * *m;
                     *g = 0.0;
                 }
             }

@@ -18,7 +18,8 @@ use crate::history::{Best, EpochRecord, Progress, Sums};
 use crate::loader::{Batch, Loader};
 use crate::schedule::{Plateau, Rates};
 use crate::seeds;
-use crate::step::{Directions, Step, StepError};
+use crate::step::{Directions, LayerActivity, Step, StepError};
+use crate::watch::Watch;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -45,8 +46,8 @@ pub struct Settings {
     pub rates: Rates,
     /// Reducing them when the measure does not get better.
     pub plateau: Option<Plateau>,
-    /// A factor on the rate for each parameter group; those beyond the list have 1.
-    pub group_rates: Vec<f64>,
+    /// Looks at norms and activities after so many updates and at the end of each epoch, and says what they call for.
+    pub watch: Option<u64>,
     /// Batches whose gradients make one update, at least 1.
     pub accumulate: usize,
     /// Which epoch is best: on the held-out data, or where there are none on those that are learnt from.
@@ -70,7 +71,7 @@ impl Settings {
             epochs,
             rates,
             plateau: None,
-            group_rates: Vec::new(),
+            watch: None,
             accumulate: 1,
             monitor: Monitor::Loss,
             patience: None,
@@ -109,8 +110,9 @@ pub enum TrainError {
     /// The loss is NaN or infinite.
     #[error(
         "epoch {}, batch {batch}: the loss is {loss} at learning rate {rate:.3e} (samples from {first} on): \
-         a lower rate, a warm-up or gradient clipping helps, if the data are right",
-        epoch + 1
+         a lower rate, a warm-up or gradient clipping helps, if the data are right{}",
+        epoch + 1,
+        origin.as_ref().map_or_else(String::new, |origin| format!("\n  {origin}"))
     )]
     NotFinite {
         /// From 0.
@@ -123,6 +125,8 @@ pub enum TrainError {
         rate: f64,
         /// Where the batch's first sample comes from.
         first: String,
+        /// Where the first number that is none came from, if the step can tell.
+        origin: Option<String>,
     },
     /// A checkpoint could not be written or read.
     #[error(transparent)]
@@ -200,6 +204,7 @@ pub struct Trainer<'a> {
     settings: Settings,
     progress: Progress,
     best_state: Vec<(String, Vec<u8>)>,
+    watch: Watch,
     /// Whether the observer has asked to stop; it may ask where gradients still wait for their update.
     asked_to_stop: bool,
 }
@@ -227,15 +232,11 @@ impl<'a> Trainer<'a> {
         if settings.accumulate > 1 && !step.accumulates() {
             return fail("this step does not accumulate gradients".into());
         }
-        if settings.group_rates.len() > step.groups() {
-            let (given, groups) = (settings.group_rates.len(), step.groups());
-            return fail(format!("{given} rates for {groups} parameter groups"));
-        }
         if !(settings.rates.base.is_finite() && settings.rates.base >= 0.0) {
             return fail(format!("a learning rate of {}", settings.rates.base));
         }
-        let progress = Progress::default();
-        Ok(Trainer { step, train, val, settings, progress, best_state: Vec::new(), asked_to_stop: false })
+        let (progress, watch) = (Progress::default(), Watch::default());
+        Ok(Trainer { step, train, val, settings, progress, best_state: Vec::new(), watch, asked_to_stop: false })
     }
 
     /// Goes on from the checkpoint, if there is one: says whether. Where the newest is damaged the older one is taken, and
@@ -262,11 +263,6 @@ impl<'a> Trainer<'a> {
             observer.note(&format!("{why}; going on from the older checkpoint"));
         }
         Ok(true)
-    }
-
-    /// Where the run is.
-    pub fn progress(&self) -> &Progress {
-        &self.progress
     }
 
     /// Runs the epochs that are left.
@@ -333,15 +329,13 @@ impl<'a> Trainer<'a> {
         let (epoch, number) = (self.progress.epoch, self.progress.batch);
         let (batches, accumulate) = (self.train.batches() as u64, self.settings.accumulate as u64);
         let rate = self.rate();
-        let group_rate = |group| (rate * self.settings.group_rates.get(group).copied().unwrap_or(1.0)) as f32;
-        let rates: Vec<f32> = (0..self.step.groups()).map(group_rate).collect();
         // The samples of the batches that make this update: all are full but the epoch's last.
         let group = accumulate * self.train.how().batch_size as u64;
         let before = number / accumulate * group;
         let together = group.min(self.train.epoch_len() as u64 - before);
         let update = number % accumulate == accumulate - 1 || number + 1 == batches;
         let directions = Directions {
-            rates: &rates,
+            rate: rate as f32,
             seed: seeds::step(self.settings.seed, epoch, number as u32),
             share: batch.len() as f32 / together as f32,
             update,
@@ -350,7 +344,8 @@ impl<'a> Trainer<'a> {
             self.step.step(batch, directions).map_err(|source| TrainError::Step { epoch, batch: number, source })?;
         if !outcome.loss.is_finite() {
             let first = batch.samples.first().map(|&i| self.train.data().place(i)).unwrap_or_default();
-            return Err(TrainError::NotFinite { epoch, batch: number, loss: outcome.loss, rate, first });
+            let origin = self.step.first_not_finite(batch, directions);
+            return Err(TrainError::NotFinite { epoch, batch: number, loss: outcome.loss, rate, first, origin });
         }
         add(&mut self.progress.sums, batch, &outcome);
         self.progress.batch += 1;
@@ -364,9 +359,26 @@ impl<'a> Trainer<'a> {
             mean: self.progress.sums,
             rate,
         };
+        if self.settings.watch.is_some_and(|every| update && self.progress.updates.is_multiple_of(every.max(1))) {
+            let norms = self.step.norms();
+            self.tell(|watch| watch.norms(&norms), observer);
+        }
         self.asked_to_stop |= observer.step(&report).is_break();
         let stop = update && std::mem::take(&mut self.asked_to_stop);
         Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn tell(&mut self, look: impl FnOnce(&mut Watch) -> Vec<String>, observer: &mut dyn Observer) {
+        for text in look(&mut self.watch) {
+            observer.note(&format!("epoch {}: {text}", self.progress.epoch + 1));
+        }
+    }
+
+    /// What the layers give for one batch, of the held-out data where there are any.
+    fn activity(&mut self) -> Result<Vec<LayerActivity>, TrainError> {
+        let batch = self.val.unwrap_or(self.train).epoch(0, 0, |batches| batches.next()).transpose()?;
+        let Some(batch) = batch else { return Ok(Vec::new()) };
+        self.step.activity(&batch).map_err(|source| TrainError::Eval { batch: 0, source })
     }
 
     /// Evaluation and what follows from it.
@@ -376,6 +388,11 @@ impl<'a> Trainer<'a> {
         let sums = std::mem::take(&mut self.progress.sums);
         let last = self.progress.updates.saturating_sub(1);
         let plain = self.settings.rates.at(last, self.updates(), u64::from(self.settings.epochs));
+        let (mut norms, mut activity) = (Vec::new(), Vec::new());
+        if self.settings.watch.is_some() {
+            (norms, activity) = (self.step.norms(), self.activity()?);
+            self.tell(|watch| [watch.norms(&norms), watch.activity(&activity)].concat(), observer);
+        }
         let record = EpochRecord {
             epoch,
             rate: plain * self.progress.plateau.factor,
@@ -384,7 +401,8 @@ impl<'a> Trainer<'a> {
             val_loss: val.map(|v| v.mean_loss()),
             val_accuracy: val.and_then(|v| v.accuracy()),
             seconds: begin.elapsed().as_secs_f64(),
-            norms: self.step.norms(),
+            norms,
+            activity,
         };
         let decisive = val.unwrap_or(sums);
         let measure = match self.settings.monitor {

@@ -62,8 +62,6 @@ pub enum Start {
     Default,
     /// This distribution; a bias of zeros.
     Of(Init),
-    /// This distribution; PyTorch's default for the bias.
-    WeightOnly(Init),
 }
 
 /// He's normal distribution over the outgoing connections.
@@ -165,7 +163,6 @@ impl Net {
         let (weight, shift) = match start {
             Start::Default => (default, default),
             Start::Of(init) => (init, Init::Constant(0.0)),
-            Start::WeightOnly(init) => (init, default),
         };
         let mut names = vec![self.weight(&format!("{name}.weight"), dims, weight)?];
         if bias {

@@ -87,7 +87,7 @@ fn batch_norm(n: &mut NodeCx<'_>) -> Imported {
     let (mean, var) = (n.operand(3, "input_mean")?, n.operand(4, "input_var")?);
     let epsilon = n.float("epsilon", 1e-5)?;
     let training = n.version < 14 && (1..5).any(|i| n.wants(i)) && !(n.version < 7 && n.flag("is_test", false)?);
-    let trained_later = n.builder.keep_dropouts; // by the batch's statistics, which then move the running ones
+    let trained_later = n.builder.training; // by the batch's statistics, which then move the running ones
     if training && !trained_later {
         return n.unsupported("in training mode (it has more than one output)");
     }

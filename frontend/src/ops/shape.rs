@@ -453,12 +453,12 @@ fn dropout(n: &mut NodeCx<'_>) -> Imported {
         None => false,
     };
     // The operand of a Dropout that does nothing may be anything.
-    let ratio = match n.optional(1).filter(|_| given && (training || n.builder.keep_dropouts)) {
+    let ratio = match n.optional(1).filter(|_| given && (training || n.builder.training)) {
         Some(r) => n.known_tensor(&r, "ratio")?.to_f64().first().copied().unwrap_or(0.5),
         None if given => 0.5,
         None => n.float("ratio", 0.5)?,
     };
-    if n.builder.keep_dropouts && !n.wants(1) && n.dtype(&x).is_float() {
+    if n.builder.training && !n.wants(1) && n.dtype(&x).is_float() {
         let stream = n.builder.dropouts;
         n.builder.dropouts += 1;
         return Ok(vec![n.emit(nncc_ir::ops::dropout::Dropout { ratio, whole_channels: false, stream }, &[&x])?]);

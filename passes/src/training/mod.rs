@@ -5,6 +5,7 @@
 //! | [`losses`] | prediction and target to one number |
 //! | [`optimizers`] | parameter, gradient and memory to their next values |
 //! | `parameters` | which constants of a model are learned, which are statistics |
+//! | [`options`] | what the step shall do |
 //! | [`step`] | the whole step and the graph that evaluates beside it |
 //! | `emit` | adding nodes in a line each |
 //!
@@ -14,12 +15,14 @@
 mod emit;
 pub mod losses;
 pub mod optimizers;
+pub mod options;
 mod parameters;
 pub mod step;
 
 pub use losses::Loss;
-pub use optimizers::Optimizer;
-pub use step::{Clip, Group, State, StateKind, TrainingGraph, TrainingOptions, training_step};
+pub use optimizers::{Optimizer, Parameter};
+pub use options::{Clip, Group, TrainingOptions};
+pub use step::{EvaluationGraph, Gather, State, StateKind, TrainingGraph, evaluation_graph, training_step};
 
 use crate::autodiff::AutodiffError;
 

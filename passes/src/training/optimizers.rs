@@ -47,6 +47,15 @@ pub enum Optimizer {
     NAdam { betas: (f64, f64), eps: f64, momentum_decay: f64 },
 }
 
+/// A number or a switch of an optimizer.
+#[derive(Debug)]
+pub enum Parameter<'a> {
+    /// A number.
+    Number(&'a mut f64),
+    /// A switch.
+    Flag(&'a mut bool),
+}
+
 impl Optimizer {
     /// The optimizer of this name with PyTorch's defaults: `sgd`, `momentum` and `nesterov` (with 0.9), `adagrad`, `rmsprop`,
     /// `adadelta`, `adam`, `adamw`, `adamax`, `nadam`.
@@ -72,6 +81,43 @@ impl Optimizer {
     pub const NAMES: &'static [&'static str] =
         &["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "adamax", "nadam"];
 
+    /// Its numbers by PyTorch's names, to be set: Adam's `betas` are `beta1` and `beta2`.
+    pub fn parameters(&mut self) -> Vec<(&'static str, Parameter<'_>)> {
+        use Parameter::{Flag, Number};
+        match self {
+            Optimizer::Sgd { momentum, dampening, nesterov } => {
+                vec![("momentum", Number(momentum)), ("dampening", Number(dampening)), ("nesterov", Flag(nesterov))]
+            }
+            Optimizer::Adagrad { lr_decay, initial_accumulator_value, eps } => vec![
+                ("lr_decay", Number(lr_decay)),
+                ("initial_accumulator_value", Number(initial_accumulator_value)),
+                ("eps", Number(eps)),
+            ],
+            Optimizer::RmsProp { alpha, eps, momentum, centered } => vec![
+                ("alpha", Number(alpha)),
+                ("eps", Number(eps)),
+                ("momentum", Number(momentum)),
+                ("centered", Flag(centered)),
+            ],
+            Optimizer::Adadelta { rho, eps } => vec![("rho", Number(rho)), ("eps", Number(eps))],
+            Optimizer::Adam { betas, eps, amsgrad } | Optimizer::AdamW { betas, eps, amsgrad } => vec![
+                ("beta1", Number(&mut betas.0)),
+                ("beta2", Number(&mut betas.1)),
+                ("eps", Number(eps)),
+                ("amsgrad", Flag(amsgrad)),
+            ],
+            Optimizer::Adamax { betas, eps } => {
+                vec![("beta1", Number(&mut betas.0)), ("beta2", Number(&mut betas.1)), ("eps", Number(eps))]
+            }
+            Optimizer::NAdam { betas, eps, momentum_decay } => vec![
+                ("beta1", Number(&mut betas.0)),
+                ("beta2", Number(&mut betas.1)),
+                ("eps", Number(eps)),
+                ("momentum_decay", Number(momentum_decay)),
+            ],
+        }
+    }
+
     /// The learning rate and the weight decay that PyTorch takes if none is given.
     pub fn defaults(&self) -> (f64, f64) {
         match self {
@@ -86,6 +132,13 @@ impl Optimizer {
 
     /// What is wrong with the numbers, if something is.
     pub fn check(&self) -> Result<(), TrainingError> {
+        for (name, parameter) in self.clone().parameters() {
+            if let Parameter::Number(x) = parameter
+                && !(*x >= 0.0 && x.is_finite())
+            {
+                return Err(TrainingError::Option(format!("{name} is {x}, not a number of at least 0")));
+            }
+        }
         let share = |name: &str, x: f64| match x {
             x if (0.0..1.0).contains(&x) => Ok(()),
             _ => Err(TrainingError::Option(format!("{name} is {x}, not a share of at least 0 and less than 1"))),

@@ -6,6 +6,15 @@
 //! outputs   the model's .. | loss: f32 | gradient_norms: f32[..], if asked for   | the states' next values ..
 //! ```
 //!
+//! Where several batches make one update (`accumulate`) the step adds its gradients to what *gather* steps have left in
+//! accumulators, which are states too. A gather step is the same up to the gradients, and moves accumulators and statistics
+//! alone; whoever runs it sets the accumulators to zero behind an update:
+//!
+//! ```text
+//! gather    inputs: as the step, `share: f32` behind seed and step, states up to the accumulators
+//!           outputs: the model's .. | loss | the next values of statistics and accumulators
+//! ```
+//!
 //! A state's next value has its type, and the node that makes it reads the state at the element that it writes only: it may
 //! be written over the state by whoever runs that node behind the state's other readers. The number of the step counts from 0. Beside it stands the evaluation graph, in which batch
 //! normalizations use their running statistics and nothing is dropped:
@@ -25,105 +34,17 @@
 
 use super::emit::{Built, Emit};
 use super::optimizers::{Clock, States, Update};
+use super::options::{Clip, TrainingOptions};
 use super::parameters::{self, Role};
-use super::{Loss, Optimizer, TrainingError};
+use super::{Loss, TrainingError};
 use crate::autodiff::differentiate;
 use nncc_ir::ops::batch_norm::BatchNormTraining;
 use nncc_ir::ops::concat::Concat;
 use nncc_ir::ops::reduce::ReduceKind;
 use nncc_ir::ops::slice::Slice;
 use nncc_ir::pointwise::{BinaryFn, UnaryFn};
-use nncc_ir::{Constant, DType, Dim, Graph, NamePattern, NodeId, Op, Tensor, TensorType, ValueId};
+use nncc_ir::{Constant, DType, Dim, Graph, NodeId, Op, Tensor, TensorType, ValueId};
 use rustc_hash::FxHashMap;
-
-/// Parameters that are trained in their own way: the first group whose pattern fits counts.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Group {
-    /// Which ones, by the names of their initializers.
-    pub pattern: NamePattern,
-    /// By what the learning rate is multiplied.
-    pub rate: f64,
-    /// Instead of the weight decay of all.
-    pub weight_decay: Option<f64>,
-    /// Not trained at all: constants of the step. A frozen statistic keeps its batch normalization in inference form.
-    pub frozen: bool,
-}
-
-/// Bounds of the gradients.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
-pub struct Clip {
-    /// Of each element's magnitude: `clip_grad_value_`.
-    pub value: Option<f64>,
-    /// Of the norm of all gradients together: `clip_grad_norm_`.
-    pub norm: Option<f64>,
-}
-
-/// What a training step does.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainingOptions {
-    /// What is made small.
-    pub loss: Loss,
-    /// How.
-    pub optimizer: Optimizer,
-    /// Of every parameter that its group does not exempt.
-    pub weight_decay: f64,
-    /// `l1 * sum |p|` of the parameters with two axes or more is added to the loss.
-    pub l1: f64,
-    /// `l2 * sum p^2` of the same.
-    pub l2: f64,
-    /// Groups.
-    pub groups: Vec<Group>,
-    /// Bounds of the gradients.
-    pub clip: Clip,
-    /// The share that a moving average of the parameters keeps of itself in a step, if there is one.
-    pub average: Option<f64>,
-    /// The share of the new value in running means and variances: PyTorch's momentum.
-    pub batch_norm_momentum: f64,
-    /// Whether the norm of each parameter's gradient, before it is clipped, is an output: where gradients vanish or explode.
-    pub watch: bool,
-}
-
-impl TrainingOptions {
-    /// PyTorch's defaults for a loss and an optimizer.
-    pub fn new(loss: Loss, optimizer: Optimizer) -> TrainingOptions {
-        let (_, weight_decay) = optimizer.defaults();
-        TrainingOptions {
-            loss,
-            optimizer,
-            weight_decay,
-            l1: 0.0,
-            l2: 0.0,
-            groups: Vec::new(),
-            clip: Clip::default(),
-            average: None,
-            batch_norm_momentum: 0.1,
-            watch: false,
-        }
-    }
-
-    fn group(&self, name: &str) -> Option<&Group> {
-        self.groups.iter().find(|g| g.pattern.fits(name))
-    }
-
-    fn check(&self) -> Result<(), TrainingError> {
-        self.optimizer.check()?;
-        let within = |name: &str, x: f64, fits: bool, what: &str| match fits {
-            true => Ok(()),
-            false => Err(TrainingError::Option(format!("{name} is {x}, not {what}"))),
-        };
-        for (name, x) in [("the weight decay", self.weight_decay), ("the factor of L1", self.l1), ("of L2", self.l2)] {
-            within(name, x, x >= 0.0, "at least 0")?;
-        }
-        for (name, x) in [("the bound of gradients", self.clip.value), ("the bound of their norm", self.clip.norm)] {
-            within(name, x.unwrap_or(1.0), x.is_none_or(|x| x > 0.0), "above 0")?;
-        }
-        let share = |x: f64| (0.0..=1.0).contains(&x);
-        let average = self.average.unwrap_or(0.0);
-        within("the moving average's share", average, share(average), "in 0..=1")?;
-        let momentum = self.batch_norm_momentum;
-        within("the momentum of batch normalizations", momentum, share(momentum), "in 0..=1")
-    }
-}
 
 /// What a state is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +53,8 @@ pub enum StateKind {
     Parameter,
     /// A running mean or variance of the model.
     Statistic,
+    /// The sum of a parameter's gradients since the last update: zero between updates, and no output of the step.
+    Gradient,
     /// What the optimizer remembers.
     Moment,
     /// The moving average of a parameter.
@@ -145,11 +68,11 @@ pub struct State {
     pub name: String,
     /// What it is.
     pub kind: StateKind,
-    /// The parameter that a moment or an average belongs to.
+    /// The parameter that a gradient, a moment or an average belongs to.
     pub of: Option<String>,
     /// Its place among the inputs of the step.
     pub input: usize,
-    /// Its next value's place among the outputs of the step.
+    /// Its next value's place among the outputs of the step; a gradient's among those of the gather step.
     pub output: usize,
     /// Its place among the inputs of the evaluation, if it is one of the model's.
     pub evaluation_input: Option<usize>,
@@ -162,18 +85,83 @@ pub struct State {
 pub struct TrainingGraph {
     /// The step.
     pub step: Graph,
+    /// A step without an update, if they accumulate.
+    pub gather: Option<Gather>,
     /// The model as it infers, with its loss.
     pub evaluation: Graph,
     /// What goes from one step to the next, in the order of the inputs.
     pub states: Vec<State>,
-    /// The place of the target among the inputs of both graphs; learning rate, and seed and step follow in the step.
+    /// The place of the target among the inputs of all graphs; learning rate, seed and step, and share follow in steps.
     pub target: usize,
-    /// The place of the loss among the outputs of both graphs.
+    /// The place of the loss among the outputs of all graphs.
     pub loss: usize,
     /// The parameters whose gradients' norms are the output behind the loss, in its order: empty if nobody asked.
     pub watched: Vec<String>,
+    /// The results of ReLUs, by name: units among them may be dead.
+    pub rectified: Vec<String>,
     /// What the user should know: one sentence each.
     pub notes: Vec<String>,
+}
+
+/// A step that only adds to the accumulators: see the module.
+#[derive(Clone, Debug)]
+pub struct Gather {
+    /// The graph.
+    pub graph: Graph,
+    /// How many of the states it reads: the first.
+    pub reads: usize,
+    /// The states whose next values are its last outputs, in their order.
+    pub writes: Vec<usize>,
+}
+
+/// The graph that measures a model: see the module.
+#[derive(Clone, Debug)]
+pub struct EvaluationGraph {
+    /// The graph.
+    pub graph: Graph,
+    /// The place of the target among its inputs.
+    pub target: usize,
+    /// The place of the loss among its outputs.
+    pub loss: usize,
+    /// What the user should know: one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Makes the graph that measures a model as it is: its weights stay constants, and nothing of it need be learned.
+pub fn evaluation_graph(forward: &Graph, options: &TrainingOptions) -> Result<EvaluationGraph, TrainingError> {
+    let prediction = forward.outputs().first().ok_or(TrainingError::NoParameters("it has no output"))?.1;
+    let mut notes = Vec::new();
+    let loss_operand = before_activation(forward, prediction, &options.loss, &mut notes);
+    let (graph, _) = evaluation(forward, options, loss_operand, &[])?;
+    Ok(EvaluationGraph { notes, ..graph })
+}
+
+/// The evaluation, with `kept` as inputs; gives the places of those.
+fn evaluation(
+    forward: &Graph,
+    options: &TrainingOptions,
+    loss_operand: ValueId,
+    kept: &[(NodeId, Role)],
+) -> Result<(EvaluationGraph, Vec<usize>), TrainingError> {
+    let mut graph = forward.clone();
+    let target = graph.inputs().len();
+    let measured = options.evaluation_loss.as_ref().unwrap_or(&options.loss);
+    let target_value = graph.add_input("target", measured.target(forward.ty(loss_operand))?);
+    let mut states = Vec::new();
+    for &(n, _) in kept {
+        become_input(&mut graph, n);
+        states.push(graph.inputs().len() - 1);
+    }
+    let evaluated = remove_dropouts(&mut graph, loss_operand);
+    let value = measured.build(&mut graph, evaluated, target_value)?;
+    let loss = graph.outputs().len();
+    graph.add_output("loss", value);
+    Ok((EvaluationGraph { graph, target, loss, notes: Vec::new() }, states))
+}
+
+/// The names of what ReLUs give.
+fn rectified(g: &Graph, order: &[NodeId]) -> Vec<String> {
+    order.iter().filter(|n| matches!(g.op(**n), Op::Relu(_))).map(|n| name_of(g, *n).to_string()).collect()
 }
 
 /// Makes the training step of a model.
@@ -193,20 +181,9 @@ pub fn training_step(forward: &Graph, options: &TrainingOptions) -> Result<Train
     let mut notes = notes(forward, &order);
     let loss_operand = before_activation(forward, prediction, &options.loss, &mut notes);
 
-    let mut evaluation = forward.clone();
-    let target = evaluation.inputs().len();
+    let (measured, evaluation_states) = evaluation(forward, options, loss_operand, &kept)?;
+    let EvaluationGraph { graph: evaluation, target, loss, .. } = measured;
     let target_type = options.loss.target(forward.ty(loss_operand))?;
-    let target_value = evaluation.add_input("target", target_type.clone());
-    let mut evaluation_states = Vec::new();
-    for &(n, _) in &kept {
-        become_input(&mut evaluation, n);
-        evaluation_states.push(evaluation.inputs().len() - 1);
-    }
-    let evaluated = remove_dropouts(&mut evaluation, loss_operand);
-    let loss_value = options.loss.build(&mut evaluation, evaluated, target_value)?;
-    let loss = evaluation.outputs().len();
-    evaluation.add_output("loss", loss_value);
-
     let mut builder = StepBuilder::new(forward.clone(), target_type, loss_operand, options);
     for (&(n, role), evaluation_input) in kept.iter().zip(evaluation_states) {
         builder.adopt(n, role, evaluation_input);
@@ -214,11 +191,13 @@ pub fn training_step(forward: &Graph, options: &TrainingOptions) -> Result<Train
     builder.train_batch_norms()?;
     builder.train_dropouts();
     builder.learn()?;
-    let StepBuilder { graph: mut step, states, next, watched, .. } = builder;
-    for (state, value) in states.iter().zip(&next) {
+    let StepBuilder { graph: mut step, mut states, next, gather, watched, .. } = builder;
+    for (state, value) in states.iter_mut().zip(&next).filter(|(s, _)| s.kind != StateKind::Gradient) {
+        state.output = step.outputs().len();
         step.add_output(&format!("next/{}", state.name), *value);
     }
-    Ok(TrainingGraph { step, evaluation, states, target, loss, watched, notes })
+    let rectified = rectified(forward, &order);
+    Ok(TrainingGraph { step, gather, evaluation, states, target, loss, watched, rectified, notes })
 }
 
 fn name_of(g: &Graph, n: NodeId) -> &str {
@@ -235,6 +214,13 @@ fn become_input(g: &mut Graph, n: NodeId) -> (ValueId, Option<Constant>) {
     g.replace_uses(old, new);
     g.remove(n);
     (new, value)
+}
+
+/// A constant of a type whose elements are all this number.
+fn filled(ty: &TensorType, number: f64) -> Constant {
+    let one = Tensor::from_f64(ty.dtype, &[], &[number]);
+    let dims = ty.dims().unwrap_or_default();
+    Constant::splat(&one, &dims).unwrap_or_else(|| Constant::from_tensor(&one)) // `one` is one element
 }
 
 /// Takes dropouts out of the graph; gives what `watched` is then.
@@ -305,13 +291,14 @@ struct StepBuilder<'a> {
     loss_operand: ValueId,
     rate: ValueId,
     seed_and_step: ValueId,
+    /// What the batch's gradients count, if they are accumulated.
+    share: Option<ValueId>,
     states: Vec<State>,
     /// The current value of each state's input, and its next value: the input itself until there is one.
     current: Vec<ValueId>,
     next: Vec<ValueId>,
     by_name: FxHashMap<String, usize>,
-    /// Outputs in front of the states'.
-    outputs: usize,
+    gather: Option<Gather>,
     watched: Vec<String>,
 }
 
@@ -322,10 +309,10 @@ impl<'a> StepBuilder<'a> {
         loss_operand: ValueId,
         options: &'a TrainingOptions,
     ) -> StepBuilder<'a> {
-        let outputs = graph.outputs().len() + 1 + usize::from(options.watch); // the loss, and the norms
         let target = graph.add_input("target", target);
         let rate = graph.add_input("learning_rate", TensorType::fixed(DType::F32, &[]));
         let seed_and_step = graph.add_input("seed_and_step", TensorType::fixed(DType::I64, &[2]));
+        let share = options.accumulate.then(|| graph.add_input("share", TensorType::fixed(DType::F32, &[])));
         StepBuilder {
             graph,
             options,
@@ -333,11 +320,12 @@ impl<'a> StepBuilder<'a> {
             loss_operand,
             rate,
             seed_and_step,
+            share,
             states: Vec::new(),
             current: Vec::new(),
             next: Vec::new(),
             by_name: FxHashMap::default(),
-            outputs,
+            gather: None,
             watched: Vec::new(),
         }
     }
@@ -363,7 +351,8 @@ impl<'a> StepBuilder<'a> {
         value: ValueId,
         initial: Constant,
     ) {
-        let (input, output) = (self.graph.inputs().len() - 1, self.outputs + self.states.len());
+        // outputs are added when all states are known
+        let (input, output) = (self.graph.inputs().len() - 1, 0);
         self.by_name.insert(name.clone(), self.states.len());
         self.states.push(State { name, kind, of, input, output, evaluation_input, initial });
         self.current.push(value);
@@ -432,6 +421,9 @@ impl<'a> StepBuilder<'a> {
         if learned.is_empty() {
             return Err(TrainingError::NoParameters("the loss depends on no parameter"));
         }
+        if let Some(share) = self.share {
+            self.accumulate(&mut learned, share)?;
+        }
         if self.options.watch {
             self.watch(&learned)?;
         }
@@ -440,6 +432,39 @@ impl<'a> StepBuilder<'a> {
         for (i, gradient) in learned {
             self.update(i, gradient, time)?;
         }
+        Ok(())
+    }
+
+    /// Makes each gradient the sum of the accumulator and this batch's share, and keeps what adds without an update.
+    fn accumulate(&mut self, gradients: &mut [(usize, ValueId)], share: ValueId) -> Result<(), TrainingError> {
+        let mut sums = Vec::new();
+        for (i, gradient) in gradients.iter_mut() {
+            let parameter = self.states[*i].name.clone();
+            let name = format!("gradient/{parameter}");
+            let (ty, initial) = (self.graph.ty(*gradient).clone(), filled(self.graph.ty(*gradient), 0.0));
+            let sum = self.graph.add_input(&name, ty);
+            sums.push(self.states.len());
+            self.register(name, StateKind::Gradient, Some(parameter), None, sum, initial);
+            let mut emit = Emit::new(&mut self.graph, "accumulate");
+            let share = emit.cast(share, emit.dtype(sum))?;
+            *gradient = emit.map(&[sum, *gradient, share], |p, v| {
+                let part = p.binary(BinaryFn::Mul, v[1], v[2]);
+                p.binary(BinaryFn::Add, v[0], part)
+            })?;
+        }
+        let (mut graph, reads) = (self.graph.clone(), self.states.len());
+        let mut writes = Vec::new();
+        for (i, state) in self.states.iter_mut().enumerate() {
+            let value = match (state.kind, sums.iter().position(|&s| s == i)) {
+                (_, Some(k)) => gradients[k].1,
+                (StateKind::Statistic, _) => self.next[i],
+                _ => continue,
+            };
+            state.output = graph.outputs().len();
+            graph.add_output(&format!("next/{}", state.name), value);
+            writes.push(i);
+        }
+        self.gather = Some(Gather { graph, reads, writes });
         Ok(())
     }
 
@@ -576,20 +601,17 @@ impl Memory<'_, '_> {
         if let Some(&i) = self.builder.by_name.get(&full) {
             return self.builder.current[i];
         }
-        let one = Tensor::from_f64(ty.dtype, &[], &[initial]);
-        let dims = ty.dims().unwrap_or_default();
-        let start = Constant::splat(&one, &dims).unwrap_or_else(|| Constant::from_tensor(&one)); // `one` is one element
+        let start = filled(&ty, initial);
         let value = emit.graph.add_input(&full, ty);
         let input = emit.graph.inputs().len() - 1;
         let b = &mut *self.builder;
-        let output = b.outputs + b.states.len();
         b.by_name.insert(full.clone(), b.states.len());
         b.states.push(State {
             name: full,
             kind: StateKind::Moment,
             of,
             input,
-            output,
+            output: 0, // outputs are added when all states are known
             evaluation_input: None,
             initial: start,
         });

@@ -111,6 +111,12 @@ impl Augment {
         if let Some((name, given, limit)) = shares.into_iter().find(|(_, x, limit)| !(0.0..=*limit).contains(x)) {
             return Err(format!("augmentation: {name} = {given} is outside 0 to {limit}"));
         }
+        // More would overflow the offsets, and leaves of any picture nothing but black.
+        const MOST_PIXELS: usize = 65_535;
+        let pixels = [("crop", self.crop), ("cutout", self.cutout)];
+        if let Some((name, given)) = pixels.into_iter().find(|(_, n)| *n > MOST_PIXELS) {
+            return Err(format!("augmentation: {name} = {given} is outside 0 to {MOST_PIXELS}"));
+        }
         if let Some(alpha) = self.mix_up.filter(|&a| !(a > 0.0 && a.is_finite())) {
             return Err(format!("augmentation: mix-up = {alpha} is not positive"));
         }
@@ -238,6 +244,8 @@ mod tests {
         let fail = |a: Augment, dims: &[usize]| a.check(&data(dims)).unwrap_err();
         let flip = Augment { flip: 1.5, ..Augment::default() };
         assert_eq!(fail(flip, &[1, 2, 2]), "augmentation: flip = 1.5 is outside 0 to 1");
+        let crop = Augment { crop: usize::MAX, ..Augment::default() };
+        assert!(fail(crop, &[1, 2, 2]).ends_with("is outside 0 to 65535"));
         let flip = Augment { flip: 0.5, ..Augment::default() };
         assert_eq!(fail(flip, &[7]), "augmentation is for pictures [1 or 3, H, W], the samples are [7]");
         let hue = Augment { hue: 0.1, ..Augment::default() };

@@ -107,9 +107,16 @@ impl InMemory {
         Ok(self)
     }
 
-    /// The file that the samples come from.
-    pub fn origin(&self) -> &str {
-        &self.origin
+    /// The same targets under the dimensions of the network's output: numbers `[]` as `[1]`. Classes have none.
+    pub fn with_target_dims(mut self, dims: &[usize]) -> Result<InMemory, DataError> {
+        if let Targets::Values { dims: own, .. } = &mut self.targets {
+            if own.iter().product::<usize>() != dims.iter().product::<usize>() {
+                let reason = format!("a target has dimensions {own:?}, the network's output {dims:?}");
+                return Err(DataError::new(self.origin, reason));
+            }
+            *own = dims.to_vec();
+        }
+        Ok(self)
     }
 }
 
@@ -168,8 +175,11 @@ pub fn values(t: Tensor) -> Values {
 /// Targets of class numbers. Without a given count there are as many classes as the largest label tells. `origin` and the
 /// sample's number are named where a label is negative or too large.
 pub fn classes(labels: &[i64], count: Option<usize>, origin: &str) -> Result<Targets, DataError> {
-    // Without a limit one label of 2^31 would cost gigabytes of names.
+    // Without a limit one label of 2^31, or a network's output of that length, would cost gigabytes of names.
     const MOST: i64 = 1 << 20;
+    if let Some(n) = count.filter(|&n| n > MOST as usize) {
+        return Err(DataError::new(origin, format!("the network has {n} outputs, and there may be {MOST} classes")));
+    }
     let limit = count.map_or(MOST, |n| n as i64);
     if let Some(i) = labels.iter().position(|&c| c < 0 || c >= limit) {
         let place = format!("{origin}, sample {i}");
@@ -196,7 +206,10 @@ mod tests {
         assert_eq!((out, d.len(), d.white()), ([3.0, 255.0], 2, 255.0));
         assert_eq!(d.clone().with_dims(&[1, 2, 1]).unwrap().dims(), [1, 2, 1]);
         let refusal = "d: a sample has dimensions [2], the network's input [3]";
-        assert_eq!(d.with_dims(&[3]).unwrap_err().to_string(), refusal);
+        assert_eq!(d.clone().with_dims(&[3]).unwrap_err().to_string(), refusal);
+        assert_eq!(d.clone().with_target_dims(&[1]).unwrap().targets().gather(&[0]).dims(), [1, 1]);
+        let refusal = "d: a target has dimensions [], the network's output [3]";
+        assert_eq!(d.with_target_dims(&[3]).unwrap_err().to_string(), refusal);
     }
 
     #[test]
@@ -212,6 +225,8 @@ mod tests {
         let labels = |v: &[i64], n| classes(v, n, "y").unwrap_err().to_string();
         assert_eq!(labels(&[0, 3], Some(3)), "y, sample 1: label 3 is out of range: 0 to 2");
         assert_eq!(labels(&[-1], None), "y, sample 0: label -1 is out of range: 0 to 1048575");
+        let many = "y: the network has 1099511627776 outputs, and there may be 1048576 classes";
+        assert_eq!(labels(&[0], Some(1 << 40)), many);
         let class = Targets::Classes { of: vec![0, 7], names: vec!["a".into()] };
         let refusal = "d.npz, sample 1: label 7 is out of range: there are 1 classes";
         assert_eq!(fail(&[1], &[0.0; 2], class), refusal);

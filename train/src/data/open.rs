@@ -20,6 +20,8 @@ pub struct Options {
     pub dims: Option<Vec<usize>>,
     /// The number of classes, as the network's output has them: a label beyond it is an error.
     pub classes: Option<usize>,
+    /// The dimensions of one sample's output, which numbers in the target must fill.
+    pub target_dims: Option<Vec<usize>>,
     /// Whether whole numbers in the target are numbers to be hit, rather than classes.
     pub regression: bool,
     /// The target's column in a table.
@@ -38,6 +40,7 @@ impl Default for Options {
         Options {
             dims: None,
             classes: None,
+            target_dims: None,
             regression: false,
             target: None,
             crop: Crop::Center,
@@ -69,8 +72,12 @@ pub fn open(path: &Path, options: &Options) -> Result<Box<dyn Dataset>, DataErro
 }
 
 fn fitted(data: InMemory, options: &Options) -> Result<Box<dyn Dataset>, DataError> {
-    Ok(Box::new(match &options.dims {
+    let data = match &options.dims {
         Some(dims) => data.with_dims(dims)?,
+        None => data,
+    };
+    Ok(Box::new(match &options.target_dims {
+        Some(dims) => data.with_target_dims(dims)?,
         None => data,
     }))
 }

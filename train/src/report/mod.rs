@@ -2,17 +2,21 @@
 //!
 //! | file | draws |
 //! |---|---|
-//! | [`curves`] | numbers over epochs: loss, accuracy, learning rate, gradient norms by layer |
+//! | [`curves`] | numbers over epochs: loss, accuracy, learning rate; gradients, updates and dead units by layer |
+//! | [`rates`] | loss against learning rate |
 //! | [`pictures`] | pictures in the page: filters, samples |
 //!
 //! The frame is [`crate::page`]'s. What a run has not (held-out data, classes, pictures) has no section.
 
 pub mod curves;
 pub mod pictures;
+pub mod rates;
 
 use crate::history::EpochRecord;
 use crate::metrics::Metrics;
 use crate::page::{escape, page};
+use crate::range_test::RangePoint;
+use crate::search::Trial;
 use curves::{Scale, Series};
 use pictures::Picture;
 use std::fmt::Write;
@@ -30,6 +34,10 @@ pub struct Report<'a> {
     pub history: &'a [EpochRecord],
     /// The last evaluation's figures, and the classes' names.
     pub metrics: Option<(&'a Metrics, &'a [String])>,
+    /// Runs that were compared: of a search the best first, of folds in turn.
+    pub trials: Vec<&'a Trial>,
+    /// A range test.
+    pub rates: &'a [RangePoint],
     /// The filters of the first layer.
     pub filters: Vec<Picture>,
     /// Samples that the network gets most wrong, each with a line about it.
@@ -59,7 +67,12 @@ impl Report<'_> {
             series("held out", column(|r| r.val_accuracy.map(|x| 100.0 * x))),
         ];
         let rate = [series("learning rate", column(|r| Some(r.rate)))];
+        let trials: Vec<Series> =
+            self.trials.iter().map(|t| Series { name: t.name.clone(), values: t.losses.clone() }).collect();
         let body = [
+            self.trials(),
+            curves::draw("Losses of the runs", "By epoch, on held-out data.", &trials, Scale::Logarithmic),
+            rates::draw(self.rates),
             curves::draw("Loss", "The mean over samples, by epoch.", &loss, Scale::Linear),
             curves::draw("Accuracy, %", "The share of right predictions, by epoch.", &accuracy, Scale::Linear),
             curves::draw("Learning rate", "That of the last update of each epoch.", &rate, Scale::Logarithmic),
@@ -67,8 +80,20 @@ impl Report<'_> {
                 "Gradient norms",
                 "By layer, of the last update of each epoch. Where lines of early layers lie orders below those of late ones, \
                  gradients vanish; where they rise without end, they explode.",
-                &self.gradient_norms(),
+                &self.by_layer(|r| r.norms.iter().map(|n| (&n.name[..], n.gradient)).collect()),
                 Scale::Logarithmic,
+            ),
+            curves::draw(
+                "Updates",
+                "By layer, the norm of the last update of each epoch as a share of that of the weights. About a thousandth is usual.",
+                &self.by_layer(|r| r.norms.iter().map(|n| (&n.name[..], n.update / n.weight)).collect()),
+                Scale::Logarithmic,
+            ),
+            curves::draw(
+                "Dead units, %",
+                "By layer of ReLUs, those that are 0 for every sample of a batch.",
+                &self.by_layer(|r| r.activity.iter().map(|a| (&a.name[..], 100.0 * a.dead_share())).collect()),
+                Scale::Linear,
             ),
             self.confusion(),
             pictures::section("First filters", "Each scaled to its own range.", self.filters.iter().map(|p| (p, ""))),
@@ -81,14 +106,31 @@ impl Report<'_> {
         page(self.title, self.below, &self.facts, STYLE, &body.concat())
     }
 
-    /// A line a layer.
-    fn gradient_norms(&self) -> Vec<Series> {
+    /// The runs as a table.
+    fn trials(&self) -> String {
+        if self.trials.is_empty() {
+            return String::new();
+        }
+        let row = |t: &&Trial| {
+            let measure = t.measure.map_or_else(|| "failed".into(), |m| format!("{m:.5}"));
+            let (name, epochs, seconds) = (escape(&t.name), t.epochs, t.seconds);
+            format!("<tr><td class=\"text\">{name}</td><td>{epochs}</td><td>{measure}</td><td>{seconds:.1}</td></tr>\n")
+        };
+        let rows: String = self.trials.iter().map(row).collect();
+        let head = "<tr><th class=\"text\">run</th><th>epochs</th><th>measure</th><th>seconds</th></tr>";
+        format!(
+            "<h2>Runs</h2>\n<p>The measure is that of the best epoch.</p>\n<table><thead>{head}</thead>\n<tbody>\n{rows}</tbody></table>\n"
+        )
+    }
+
+    /// A line a layer: what the layers of an epoch have.
+    fn by_layer(&self, get: fn(&EpochRecord) -> Vec<(&str, f32)>) -> Vec<Series> {
         let Some(last) = self.history.last() else { return Vec::new() };
         let of = |name: &str| {
-            let norm = |r: &EpochRecord| r.norms.iter().find(|n| n.name == name).map(|n| f64::from(n.gradient));
-            self.history.iter().map(norm).collect()
+            let value = |r: &EpochRecord| get(r).iter().find(|(n, _)| *n == name).map(|(_, x)| f64::from(*x));
+            self.history.iter().map(value).collect()
         };
-        last.norms.iter().map(|n| Series { name: n.name.clone(), values: of(&n.name) }).collect()
+        get(last).iter().map(|(name, _)| Series { name: name.to_string(), values: of(name) }).collect()
     }
 
     /// The confusion matrix as a table, a cell's shade its share of the row.
@@ -125,7 +167,7 @@ impl Report<'_> {
 mod tests {
     use super::*;
     use crate::metrics::Scores;
-    use crate::step::LayerNorms;
+    use crate::step::{LayerActivity, LayerNorms};
 
     fn record(epoch: u32) -> EpochRecord {
         let norm = |name: &str, gradient| LayerNorms { name: name.into(), gradient, update: 0.1, weight: 1.0 };
@@ -138,6 +180,7 @@ mod tests {
             val_accuracy: Some(0.4),
             seconds: 1.0,
             norms: vec![norm("conv<1>", 0.1), norm("fc", 0.0)],
+            activity: vec![LayerActivity { name: "relu".into(), rms: 1.0, units: 8, dead: 2 }],
         }
     }
 
@@ -151,9 +194,14 @@ mod tests {
         let scores = Scores { values: &[0.9, 0.1, 0.2, 0.8, 0.6, 0.4], classes: 2, logits: false };
         let metrics = Metrics::new(scores, &[0, 1, 1]);
         let names = vec!["<cat>".to_string(), "dog".into()];
-        let picture = Picture::gray(2, &[0.0, 1.0, 0.5, 0.25], 1.0);
+        let picture = Picture::planes([1, 2, 2], &[0.0, 1.0, 0.5, 0.25], Some(1.0));
         let history: Vec<EpochRecord> = (0..3).map(record).collect();
+        let trial =
+            Trial { name: "lr=<1>".into(), epochs: 3, measure: None, losses: vec![None, Some(0.5)], seconds: 1.0 };
+        let points = [1e-3, 1e-2].map(|rate| RangePoint { rate, loss: 1.0, smooth: 1.0 - rate });
         let report = Report {
+            trials: vec![&trial],
+            rates: &points,
             title: "evil <name> & \u{1}",
             below: "3 epochs",
             facts: vec![("accuracy", "1 < 2 %".into())],
@@ -168,9 +216,9 @@ mod tests {
             let fits = |n: &roxmltree::Node<'_, '_>| n.has_tag_name(tag) && n.attribute("class").unwrap_or("") == class;
             xml.descendants().filter(fits).count()
         };
-        assert_eq!(count("h2", ""), 7);
+        assert_eq!(count("h2", ""), 12);
         // Loss of the held-out data is NaN and a gradient is 0: neither has a place, the rest has.
-        assert_eq!(count("path", "series"), 1 + 2 + 1 + 1);
+        assert_eq!(count("path", "series"), 1 + 2 + 1 + 1 + 2 + 1 + 2);
         assert_eq!((count("td", "cell"), count("image", ""), count("figcaption", "")), (4, 3, 1));
         assert!(!page.contains("NaN") && !page.contains("inf\""), "{page}");
         for word in ["://", "src=", "url(", "@import", "<link", "<script", "<img", "javascript"] {

@@ -13,12 +13,6 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A gray picture of rows of `width` values, `white` being the brightest.
-    pub fn gray(width: usize, values: &[f32], white: f32) -> Picture {
-        let pixels = values.iter().map(|&x| level(x / white)).collect();
-        Picture { width: width.max(1), pixels, coloured: false }
-    }
-
     /// A sample or filter `[C, H, W]`: three channels are colours, of other numbers the first is shown. `white` is the
     /// brightest value, or with `None` values are stretched from the least to the largest.
     pub fn planes(dims: [usize; 3], values: &[f32], white: Option<f32>) -> Picture {
