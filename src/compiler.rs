@@ -8,11 +8,11 @@
 use crate::plan::Plan;
 use crate::{Error, Model};
 use nncc_codegen::backend::{MachineCode, cranelift, for_target};
-use nncc_codegen::emit;
 pub use nncc_codegen::lower::WinogradUse;
 use nncc_codegen::lower::{AlgorithmOptions, Algorithms, SetSource, lower};
 use nncc_codegen::program::Program;
 use nncc_codegen::target::Target;
+use nncc_codegen::{cost, emit};
 use nncc_frontend::ImportOptions;
 use nncc_ir::{Dim, Graph, Op, Tensor};
 use nncc_passes::{MemoryPlan, OptLevel, PassCx};
@@ -52,7 +52,7 @@ impl OutputKind {
 pub enum Text {
     /// The graphs after all passes.
     Graph,
-    /// The memory plans, and the algorithms of convolutions.
+    /// The memory plans, the algorithms of convolutions, and the predicted time of each step.
     Plan,
     /// The kernels in kernel IR.
     Kernels,
@@ -492,6 +492,7 @@ impl Compiled {
                     out += &format!("{}\n", s.plan.to_text(&s.graph));
                 }
                 out += &self.algorithms.to_text();
+                out += &cost::to_text(&self.program);
             }
             Text::Kernels => {
                 for k in &self.program.kernels {

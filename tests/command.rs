@@ -102,7 +102,7 @@ fn each_stage_can_be_read() {
     let model = lenet("onnx");
     for (kind, begins, holds) in [
         ("graph", "graph main_graph(%input: f32[1,1,28,28]) {\n", "root=conv("),
-        ("plan", "arena ", "lower bound"),
+        ("plan", "arena ", "us  max_pool         f32_max_pool__avx512_1x7  /2/MaxPool"),
         ("kernels", "; x86-64\nkernel ", "mul_add"),
         ("clif", "; x86-64 ", "f32x4"),
         ("asm", "; x86-64 ", "vfmadd"),
@@ -252,7 +252,8 @@ fn a_profile_has_a_row_for_each_fused_node() {
     assert_eq!(rows[0], "output: f32[1,10]");
     assert!(rows[1].contains("1 thread: peak ") && rows[1].contains(" GFLOP/s; reads L1 "), "{printed}");
     let words: Vec<&str> = rows[2].split("  ").filter(|word| !word.is_empty()).map(str::trim).collect();
-    let columns = ["node", "operator", "time", "share", "GFLOP/s", "of peak", "bytes", "GB/s", "limit", "of limit"];
+    let columns =
+        ["node", "operator", "time", "predicted", "share", "GFLOP/s", "of peak", "bytes", "GB/s", "limit", "of limit"];
     assert_eq!(words, columns);
     assert!(rows[3].starts_with("/0/Conv+/1/Relu ") && rows[4].contains(" us ") && rows[4].contains(" % "));
     assert!(rows.iter().any(|row| row.starts_with("/7/Gemm+/8/Relu ")));
@@ -273,6 +274,7 @@ fn a_roofline_is_json_and_a_page() {
         let nodes = roofline["nodes"].as_array().unwrap();
         let sum = |field: &str| nodes.iter().map(|n| n[field].as_f64().unwrap()).sum::<f64>();
         assert_eq!(nodes[0]["name"], "/0/Conv+/1/Relu");
+        assert!(nodes.iter().all(|n| n["predicted_us"].as_f64().unwrap() > 0.0), "{report}");
         assert!(sum("macs") == 416_520.0 && (sum("share") - 1.0).abs() < 1e-9, "{report}");
         // 61 706 parameters, and what packing pads
         assert!((246_824.0..400_000.0).contains(&sum("weight_bytes")), "{report}");

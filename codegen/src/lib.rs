@@ -9,6 +9,7 @@
 //! | [`kir`] | the kernel IR: types, builder, text form, verifier, interpreter |
 //! | [`lower`] | operator by operator: graph to kernels and steps |
 //! | [`kernels`] | templates: generators of kernel IR |
+//! | [`cost`] | how long a step will take: what choices are compared by and what profiles show |
 //! | [`pack`] | the layouts of packed weights |
 //! | [`machine`] | programs that reach a machine's limits, to measure it by |
 //! | [`program`] | what lowering makes and emission eats |
@@ -18,6 +19,7 @@
 //! | `fuzzing` | the property that every kernel has, for fuzz targets (only under `cfg(fuzzing)` and in tests) |
 
 pub mod backend;
+pub mod cost;
 pub mod emit;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -22,6 +22,7 @@
 //! Limits: reads only, in sequence; a mix with writes is slower on most machines. The sizes come from the target, so a
 //! target whose caches are guessed measures something in between.
 
+use crate::cost::Cost;
 use crate::kir::{ArgDecl, BinaryOp, Builder, Elem, Kernel, Type};
 use crate::program::{Arg, Const, ConstData, ConstId, KernelId, LevelPlan, MAX_ALIGN, Port, Program, ProgramKernel};
 use crate::program::{ShapeSet, Step};
@@ -127,6 +128,7 @@ fn step(name: &str, kernel: usize, threads: usize, operand: Arg) -> Step {
         macs: 0,
         bytes: 0,
         weight_bytes: 0,
+        cost: Cost::default(),
         results: vec![],
     }
 }

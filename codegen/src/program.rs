@@ -24,6 +24,7 @@
 //!   4. constants are aligned to a power of two, at most [`MAX_ALIGN`]; a constant operand starts inside its constant,
 //!      an input or output operand inside its tensor, an arena operand inside the arena (or at the end of an empty one).
 
+use crate::cost::Cost;
 use crate::kir::Kernel;
 use crate::target::{Level, Target};
 use nncc_ir::{DType, Layout};
@@ -213,6 +214,8 @@ pub struct Step {
     pub bytes: u64,
     /// Those of them that are constants: weights, which nothing else of a run has just touched.
     pub weight_bytes: u64,
+    /// What it will take, by the cost model.
+    pub cost: Cost,
     /// The values of the graph that the step completes; empty for a step that leaves only a part of one.
     pub results: Vec<StepResult>,
 }

@@ -174,5 +174,7 @@ abi_table! {
     }
     optional {
         step_weights: fn(u32, u32, u32) -> u64;
+        step_cycles: fn(u32, u32, u32) -> u64;
+        step_moved: fn(u32, u32, u32) -> u64;
     }
 }

@@ -55,6 +55,11 @@ pub struct Step {
     pub bytes: u64,
     /// The weights' part of it; 0 where a library of an earlier nncc does not tell.
     pub weight_bytes: u64,
+    /// Cycles of one core that the compiler expects with all operands in the first cache; 0 where a library of an earlier
+    /// nncc does not tell.
+    pub cycles: u64,
+    /// Bytes that it moves besides weights, with what the steps of a node hand on to each other; likewise.
+    pub moved: u64,
 }
 
 impl Library {
@@ -200,8 +205,11 @@ impl Library {
             unsafe {
                 (self.inner.abi.step)(set, level, index, &mut raw);
                 let RawStep { name, op, kernel, tasks, macs, bytes } = raw;
-                let weight_bytes = self.inner.abi.step_weights.map_or(0, |weights| weights(set, level, index));
-                Step { name: text(name), op: text(op), kernel: text(kernel), tasks, macs, bytes, weight_bytes }
+                let abi = &self.inner.abi;
+                let [weight_bytes, cycles, moved] = [abi.step_weights, abi.step_cycles, abi.step_moved]
+                    .map(|number| number.map_or(0, |number| number(set, level, index)));
+                let (name, op, kernel) = (text(name), text(op), text(kernel));
+                Step { name, op, kernel, tasks, macs, bytes, weight_bytes, cycles, moved }
             }
         };
         (0..count).map(step).collect()

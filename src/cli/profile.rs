@@ -10,25 +10,28 @@ const NAME_WIDTH: usize = 56;
 const LEGEND: &str = "\
 FLOPs are two a multiply-add of the direct algorithm: Winograd's needs fewer, so that such a layer may pass 100 %.
 Bytes are operands, weights and results, each once. The limit is what takes longest at the rates above: computing, or
-moving the bytes from where they lie; `of limit` is how near the node comes to it.
+moving the bytes from where they lie; `of limit` is how near the node comes to it. `predicted` is what the compiler's
+cost model expects at these rates.
 ";
 
 /// The machine, a row a node, the sum, the legend.
 pub fn table(r: &Roofline) -> String {
-    let header = ["node", "operator", "time", "share", "GFLOP/s", "of peak", "bytes", "GB/s", "limit", "of limit"];
+    let header =
+        ["node", "operator", "time", "predicted", "share", "GFLOP/s", "of peak", "bytes", "GB/s", "limit", "of limit"];
     let mut rows = vec![header.map(String::from).to_vec()];
     rows.extend(r.nodes.iter().map(row));
     let total = [
         "total".into(),
         String::new(),
         microseconds(r.total_us()),
+        r.predicted_us().map_or(String::new(), microseconds),
         percent(Some(1.0)),
         rate(Some(r.gflops())),
         percent(Some(r.gflops() / r.limits.peak_gflops)),
         bytes(r.nodes.iter().map(|n| n.bytes).sum()),
     ];
     rows.push(total.to_vec());
-    let right = [false, false, true, true, true, true, true, true, false, true];
+    let right = [false, false, true, true, true, true, true, true, true, false, true];
     format!("{}\n{}\n{LEGEND}", machine(&r.limits), align(&rows, &right))
 }
 
@@ -37,6 +40,7 @@ fn row(n: &Node) -> Vec<String> {
         shorten(&n.name),
         n.op.clone(),
         microseconds(n.us),
+        n.predicted_us.map_or(String::new(), microseconds),
         percent(Some(n.share)),
         rate(n.gflops),
         percent(n.of_peak),
@@ -87,11 +91,19 @@ pub(crate) mod tests {
         let place = |name: &str, bytes, gb_per_s| Memory { name: name.into(), bytes, gb_per_s };
         let memory =
             vec![place("L1", Some(49_152), 320.0), place("L2", Some(1_310_720), 98.5), place("memory", None, 12.25)];
-        let limits = Limits { cpu: "A CPU".into(), level: "x86-64-v4".into(), threads: 1, peak_gflops: 168.0, memory };
+        let limits = Limits {
+            cpu: "A CPU".into(),
+            level: "x86-64-v4".into(),
+            threads: 1,
+            peak_gflops: 168.0,
+            ghz: 2.625,
+            memory,
+        };
         let node = |name: &str, us: f64, macs: u64, bytes: u64, limit: Option<&str>| Node {
             name: name.into(),
             op: "conv+relu".into(),
             us,
+            predicted_us: (macs > 0).then_some(1.25 * us),
             share: us / 40.0,
             macs,
             gflops: (macs > 0).then_some(2e-3 * macs as f64 / us),
@@ -117,11 +129,14 @@ pub(crate) mod tests {
         let lines: Vec<&str> = text.lines().collect();
         let want = [
             "A CPU, x86-64-v4, 1 thread: peak 168.0 GFLOP/s; reads L1 320.0, L2 98.5, memory 12.2 GB/s",
-            "node                               operator      time    share  GFLOP/s  of peak      bytes  GB/s  limit    of limit",
-            "conv1+relu1                        conv+relu  10.0 us   25.0 %     84.0   50.0 %   39.1 KiB   4.0  compute    50.0 %",
-            "pool<script>alert('1')</script>&\"  conv+relu  25.0 us   62.5 %                    195.3 KiB   8.0  L2         50.0 %",
+            "node                               operator      time  predicted    share  GFLOP/s  of peak      bytes  GB/s  limit    of limit",
+            "conv1+relu1                        conv+relu  10.0 us    12.5 us   25.0 %     84.0   50.0 %   39.1 KiB   4.0  compute    50.0 %",
+            "pool<script>alert('1')</script>&\"  conv+relu  25.0 us              62.5 %                    195.3 KiB   8.0  L2         50.0 %",
         ];
         assert_eq!(lines[..4], want);
-        assert!(lines[6].starts_with("total") && lines[6].contains("40.0 us  100.0 %     21.5   12.8 %"), "{text}");
+        assert!(
+            lines[6].starts_with("total") && lines[6].contains("40.0 us    18.8 us  100.0 %     21.5   12.8 %"),
+            "{text}"
+        );
     }
 }

@@ -5,9 +5,9 @@
 //! for whatever else happens on a machine only makes one slower.
 
 use crate::{Error, Model};
-use nncc_codegen::emit;
 use nncc_codegen::machine::{Probe, probes};
 use nncc_codegen::target::Target;
+use nncc_codegen::{cost, emit};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ pub struct Limits {
     pub threads: u32,
     /// Multiply-adds of f32, two FLOPs each.
     pub peak_gflops: f64,
+    /// Cycles in a nanosecond of a core that reaches the peak with two vectors of multiply-adds in each.
+    pub ghz: f64,
     /// Where data can lie, the nearest first, memory last.
     pub memory: Vec<Memory>,
 }
@@ -63,8 +65,14 @@ impl Limits {
             bound.run_timed(&mut |step| best[step.index] = best[step.index].min(step.nanoseconds.max(1)))?;
             runs += 1;
         }
-        let mut limits =
-            Limits { cpu: cpu_name(), level: level.name().into(), threads, peak_gflops: 0.0, memory: Vec::new() };
+        let mut limits = Limits {
+            cpu: cpu_name(),
+            level: level.name().into(),
+            threads,
+            peak_gflops: 0.0,
+            ghz: 0.0,
+            memory: Vec::new(),
+        };
         for ((probe, step), ns) in probes.iter().zip(&steps).zip(best) {
             match *probe {
                 Probe::Compute => limits.peak_gflops = 2.0 * step.macs as f64 / ns as f64,
@@ -80,7 +88,15 @@ impl Limits {
                 }
             }
         }
+        limits.ghz = limits.peak_gflops / f64::from(threads.max(1)) / cost::flops_a_cycle(&target);
         Ok(limits)
+    }
+
+    /// The machine as the cost model sees it.
+    pub fn machine(&self) -> cost::Machine {
+        let place = |m: &Memory| cost::Place { bytes: m.bytes, gb_per_s: m.gb_per_s };
+        let (ghz, threads) = (self.ghz, self.threads.max(1).into());
+        cost::Machine { ghz, threads, places: self.memory.iter().map(place).collect() }
     }
 
     /// The nearest place that holds so many bytes: an index into [`memory`](Limits::memory).

@@ -22,6 +22,7 @@ mod limits;
 pub use limits::{Limits, Memory};
 
 use crate::{Error, Model, Tensor};
+use nncc_codegen::cost::Cost;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,8 @@ pub struct Node {
     pub op: String,
     /// Microseconds, the median of the runs.
     pub us: f64,
+    /// Microseconds that the cost model expects on this machine; none of a library that does not tell.
+    pub predicted_us: Option<f64>,
     /// Share of the sum over all nodes, 0 to 1.
     pub share: f64,
     /// Multiply-accumulates of the direct algorithm.
@@ -82,6 +85,8 @@ struct Work {
     bytes: u64,
     weight_bytes: u64,
     nanoseconds: Vec<u64>,
+    /// What the cost model expects of each step: its cost, tasks and weights.
+    costs: Vec<(Cost, u64, u64)>,
 }
 
 impl Roofline {
@@ -110,6 +115,9 @@ impl Roofline {
             node.macs += step.macs;
             node.bytes += step.bytes;
             node.weight_bytes += step.weight_bytes;
+            if step.cycles > 0 {
+                node.costs.push((Cost { cycles: step.cycles, moved: step.moved }, step.tasks, step.weight_bytes));
+            }
         }
         // The first run pays for the pages.
         bound.run()?;
@@ -130,6 +138,14 @@ impl Roofline {
         self.nodes.iter().map(|n| n.us).sum()
     }
 
+    /// Microseconds that the cost model expects of all nodes; none where a library does not tell.
+    pub fn predicted_us(&self) -> Option<f64> {
+        self.nodes
+            .iter()
+            .any(|n| n.predicted_us.is_some())
+            .then(|| self.nodes.iter().filter_map(|n| n.predicted_us).sum())
+    }
+
     /// FLOPs a nanosecond over all nodes.
     pub fn gflops(&self) -> f64 {
         2.0 * self.nodes.iter().map(|n| n.macs).sum::<u64>() as f64 / (self.total_us() * 1e3).max(1.0)
@@ -143,6 +159,11 @@ fn judge(work: &[Work], limits: &Limits, footprint: u64) -> Vec<Node> {
         ns.get(ns.len() / 2).copied().unwrap_or(0).max(1) as f64
     };
     let total: f64 = work.iter().map(median).sum();
+    let machine = limits.machine();
+    let predicted = |w: &Work| {
+        let step = |&(cost, tasks, weights): &(Cost, u64, u64)| machine.nanoseconds(cost, tasks, weights, footprint);
+        (!w.costs.is_empty()).then(|| w.costs.iter().map(step).sum::<f64>() / 1e3)
+    };
     let node = |w: &Work| {
         let ns = median(w);
         let flops = 2.0 * w.macs as f64;
@@ -151,6 +172,7 @@ fn judge(work: &[Work], limits: &Limits, footprint: u64) -> Vec<Node> {
             name: w.name.clone(),
             op: w.op.clone(),
             us: ns / 1e3,
+            predicted_us: predicted(w),
             share: ns / total,
             macs: w.macs,
             gflops: (w.macs > 0).then_some(flops / ns),
@@ -192,6 +214,7 @@ mod tests {
             level: "x86-64-v3".into(),
             threads: 1,
             peak_gflops: 100.0,
+            ghz: 3.125,
             memory: vec![
                 place("L1", Some(32 << 10), 200.0),
                 place("L2", Some(1 << 20), 50.0),

@@ -129,6 +129,8 @@ pub enum Entry {
     StepCount,
     Step,
     StepWeights,
+    StepCycles,
+    StepMoved,
     Bounds,
     FindSet,
     WorkspaceSize,
@@ -175,7 +177,7 @@ const fn entry(
 }
 
 /// Every exported function, in the order of [`Entry`] and of the header.
-pub const ENTRIES: [EntryDef; 24] = [
+pub const ENTRIES: [EntryDef; 26] = [
     entry(Entry::AbiVersion, "abi_version", C::U32, &[], &["NNCC_ABI_VERSION of the compiler that made the library."]),
     entry(Entry::ModelName, "model_name", CONST_CHAR, &[], &["The model's name. Static, as every string of this API."]),
     entry(
@@ -249,6 +251,26 @@ pub const ENTRIES: [EntryDef; 24] = [
         C::U64,
         &[(C::U32, "set"), (C::U32, "level"), (C::U32, "index")],
         &["Of a step's bytes, those of weights; 0 when there is no such set, level or step."],
+    ),
+    entry(
+        Entry::StepCycles,
+        "step_cycles",
+        C::U64,
+        &[(C::U32, "set"), (C::U32, "level"), (C::U32, "index")],
+        &[
+            "Cycles of one core that the compiler expects of a step whose operands are all in the first cache; 0 when there",
+            "is no such set, level or step.",
+        ],
+    ),
+    entry(
+        Entry::StepMoved,
+        "step_moved",
+        C::U64,
+        &[(C::U32, "set"), (C::U32, "level"), (C::U32, "index")],
+        &[
+            "Bytes that a step reads and writes at least once and that are no weights, with those that it hands on to the next",
+            "step of the same node; 0 when there is no such set, level or step.",
+        ],
     ),
     entry(
         Entry::Bounds,

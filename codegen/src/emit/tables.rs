@@ -82,7 +82,9 @@ pub mod step {
     pub const RESULT_COUNT: i32 = 52;
     pub const KERNEL_NAME: i32 = 56;
     pub const WEIGHTS: i32 = 64;
-    pub const SIZE: i32 = 72;
+    pub const CYCLES: i32 = 72;
+    pub const MOVED: i32 = 80;
+    pub const SIZE: i32 = 88;
 }
 
 /// Fields of a result: a value that a step completes.
@@ -309,6 +311,8 @@ impl Writer<'_> {
         record.u64(step::MACS, step.macs);
         record.u64(step::BYTES, step.bytes);
         record.u64(step::WEIGHTS, step.weight_bytes);
+        record.u64(step::CYCLES, step.cost.cycles);
+        record.u64(step::MOVED, step.cost.moved);
         record.u32(step::KERNEL, self.kernel_offsets[kernel] as u32);
         record.u32(step::PARALLEL, u32::from(is_parallel(step, level)));
         record.u32(step::ARGS, self.append(&args));

@@ -14,11 +14,14 @@
 
 use super::pools::Pools;
 use super::{Algorithms, LowerError, SetSource};
+use crate::cost::{self, Cost, count::Counts};
 use crate::kir::Kernel;
 use crate::pack::Packed;
 use crate::program::{Arg, KernelId, LevelPlan, MAX_ALIGN, Step, StepResult};
 use crate::target::Target;
 use nncc_ir::{Constant, DType, Graph, Layout, NodeId, Op, TensorType, ValueId};
+use rustc_hash::FxHashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A tensor that a node reads or writes.
@@ -140,6 +143,10 @@ pub struct LevelState<'a> {
     steps: Vec<Step>,
     scratch_bytes: usize,
     workspace_bytes: usize,
+    /// Of the calls so far that differ in kernel, tasks or constants.
+    counts: FxHashMap<(KernelId, u64, Vec<Arg>), Rc<Counts>>,
+    /// Bytes that the steps so far left in each place of the workspace.
+    handed_on: FxHashMap<Arg, u64>,
 }
 
 impl<'a> LevelState<'a> {
@@ -149,7 +156,44 @@ impl<'a> LevelState<'a> {
         algorithms: &'a Algorithms,
         pools: &'a mut Pools,
     ) -> LevelState<'a> {
-        LevelState { set, target, algorithms, pools, steps: Vec::new(), scratch_bytes: 0, workspace_bytes: 0 }
+        LevelState {
+            set,
+            target,
+            algorithms,
+            pools,
+            steps: Vec::new(),
+            scratch_bytes: 0,
+            workspace_bytes: 0,
+            counts: FxHashMap::default(),
+            handed_on: FxHashMap::default(),
+        }
+    }
+
+    /// What a call takes whose operands and results have `bytes` bytes besides its weights.
+    fn cost(&mut self, kernel: KernelId, args: &[Arg], tasks: u64, bytes: u64) -> Cost {
+        let constants: Vec<Arg> = args.iter().copied().filter(|a| matches!(a, Arg::Const(..))).collect();
+        let (pools, target) = (&*self.pools, self.target);
+        let counts = self.counts.entry((kernel, tasks, constants)).or_insert_with(|| {
+            let constant = |i: usize| match args.get(i) {
+                Some(&Arg::Const(id, at)) => pools.const_bytes(id).and_then(|bytes| bytes.get(at..)),
+                _ => None,
+            };
+            Rc::new(cost::count::count(pools.kernel_ir(kernel), target, tasks, &constant))
+        });
+        let counts = counts.clone();
+        let mut moved = bytes;
+        let workspace = self.workspace_base();
+        for (i, &arg) in args.iter().enumerate() {
+            if !matches!(arg, Arg::Arena(at) if at >= workspace) {
+                continue;
+            }
+            let stored = counts.stored.get(i).map_or(0, |&bytes| bytes as u64);
+            if stored > 0 {
+                self.handed_on.insert(arg, stored);
+            }
+            moved += self.handed_on.get(&arg).copied().unwrap_or(0);
+        }
+        Cost { cycles: cost::cycles(&counts, tasks), moved }
     }
 
     /// Where the workspace begins.
@@ -418,7 +462,9 @@ impl<'s, 'a> LowerCx<'s, 'a> {
         }
         let name = node_name(self.graph(), self.node);
         let (kernel, args, tasks, macs) = (call.kernel, call.args, call.tasks as u64, call.macs.unwrap_or(0));
-        self.level.steps.push(Step { name, op, kernel, args, tasks, macs, bytes, weight_bytes, results: Vec::new() });
+        let cost = self.level.cost(kernel, &args, tasks, bytes - weight_bytes);
+        let results = Vec::new();
+        self.level.steps.push(Step { name, op, kernel, args, tasks, macs, bytes, weight_bytes, cost, results });
     }
 
     /// The error for what has no kernel; `what` completes the sentence "unsupported: OPERATOR: ...".

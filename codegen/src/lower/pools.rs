@@ -70,6 +70,19 @@ impl Pools {
         self.consts[id.0 as usize].data.len()
     }
 
+    /// The bytes of a constant that are at hand: those of a packed one are made when the program is written.
+    pub fn const_bytes(&self, id: ConstId) -> Option<&[u8]> {
+        match &self.consts[id.0 as usize].data {
+            ConstData::Bytes(bytes) => Some(bytes),
+            ConstData::Splat { .. } | ConstData::Deferred(_) => None,
+        }
+    }
+
+    /// A kernel that is there.
+    pub fn kernel_ir(&self, id: KernelId) -> &Kernel {
+        &self.kernels[id.0 as usize].ir
+    }
+
     /// A kernel of a level. The name is made unique in the program.
     pub fn kernel(&mut self, level: Level, mut kernel: Kernel) -> KernelId {
         let same = self.by_content.entry(hash((level, &kernel.args, &kernel.body, &kernel.types))).or_default();

@@ -91,6 +91,8 @@ static void describes_itself(void) {
     CHECK(affine_step(1, 0, 2, &step) == NNCC_ERROR_INDEX);
     CHECK(affine_step_weights(1, 0, 1) == sizeof x && affine_step_weights(1, 0, 2) == 0);
     CHECK(affine_step_weights(2, 0, 0) == 0 && affine_step_weights(0, 9, 0) == 0);
+    CHECK(affine_step_cycles(1, 0, 1) == 1234 && affine_step_moved(1, 0, 1) == 2 * sizeof x);
+    CHECK(affine_step_cycles(1, 0, 2) == 0 && affine_step_moved(2, 0, 0) == 0);
     CHECK(affine_bounds(1, 0, &bounds) == NNCC_OK);
     CHECK(bounds.arena_bytes == 64 + sizeof x && bounds.arena_bytes == AFFINE_ARENA_BYTES);
     CHECK(bounds.scratch_bytes == 256 && AFFINE_SCRATCH_BYTES == 256);

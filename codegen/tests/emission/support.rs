@@ -9,6 +9,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{Context, isa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use nncc_codegen::backend::MachineCode;
+use nncc_codegen::cost::Cost;
 use nncc_codegen::kir;
 use nncc_codegen::program::*;
 use nncc_codegen::target::Target;
@@ -155,6 +156,7 @@ fn affine_set(n: usize, targets: &[Target]) -> ShapeSet {
         macs: 1_000_000,
         bytes: 3 * bytes as u64,
         weight_bytes: bytes as u64,
+        cost: Cost { cycles: 1234, moved: 2 * bytes as u64 },
         results: vec![StepResult {
             arg: 2,
             name: result.into(),

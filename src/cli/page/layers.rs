@@ -72,6 +72,7 @@ pub fn table(r: &Roofline) -> String {
         ("node", "text"),
         ("operator", "text"),
         ("us", ""),
+        ("predicted", ""),
         ("share", ""),
         ("GFLOP/s", ""),
         ("of peak", ""),
@@ -85,9 +86,10 @@ pub fn table(r: &Roofline) -> String {
     let rows: String = r.nodes.iter().enumerate().map(|(i, n)| row(i, n)).collect();
     let sum = |get: fn(&Node) -> u64| bytes(r.nodes.iter().map(get).sum());
     let foot = format!(
-        "<tr><td></td><td class=\"text\">total</td><td></td><td>{:.1}</td><td>{}</td><td>{:.1}</td><td>{}</td><td>{}</td>\
+        "<tr><td></td><td class=\"text\">total</td><td></td><td>{:.1}</td><td>{}</td><td>{}</td><td>{:.1}</td><td>{}</td><td>{}</td>\
          <td>{}</td><td></td><td></td><td></td></tr>",
         r.total_us(),
+        rate(r.predicted_us()),
         percent(Some(1.0)),
         r.gflops(),
         percent(Some(r.gflops() / r.limits.peak_gflops)),
@@ -97,7 +99,8 @@ pub fn table(r: &Roofline) -> String {
     format!(
         "<h2>Layers</h2>\n<p>Bytes are operands, weights and results, each once. The limit is what takes longest at the \
          machine's rates: computing, or moving the bytes from where they lie. Weights lie where the whole run's {} fit, the \
-         rest where the node's own bytes do; “of limit” is how near the node comes.</p>\n\
+         rest where the node's own bytes do; “of limit” is how near the node comes. “predicted” is \
+         what the compiler's cost model expects at these rates.</p>\n\
          <table><thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n<tfoot>{foot}</tfoot></table>",
         bytes(r.footprint)
     )
@@ -110,10 +113,11 @@ fn row(i: usize, n: &Node) -> String {
     let dot = if limit.is_empty() { String::new() } else { format!("<span class=\"{class}\"><i></i></span>") };
     format!(
         "<tr id=\"n{i}\"><td>{}</td><td class=\"text name\" title=\"{name}\">{name}</td><td class=\"text op\" title=\"{op}\">{op}\
-         </td><td>{:.1}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{weights}</td><td>{}</td>\
+         </td><td>{:.1}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{weights}</td><td>{}</td>\
          <td class=\"text\">{dot}{}</td><td>{}</td></tr>\n",
         i + 1,
         n.us,
+        rate(n.predicted_us),
         percent(Some(n.share)),
         rate(n.gflops),
         percent(n.of_peak),

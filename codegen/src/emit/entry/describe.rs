@@ -32,7 +32,12 @@ pub fn define(builder: &mut Builder, info: &Info) -> Result<(), EmitError> {
     builder.define(info, Fun::Entry(Entry::Output), |c| port_entry(c, info.inputs, info.outputs))?;
     builder.define(info, Fun::Entry(Entry::StepCount), step_count)?;
     builder.define(info, Fun::Entry(Entry::Step), step_entry)?;
-    builder.define(info, Fun::Entry(Entry::StepWeights), step_weights)
+    for (entry, field) in
+        [(Entry::StepWeights, step::WEIGHTS), (Entry::StepCycles, step::CYCLES), (Entry::StepMoved, step::MOVED)]
+    {
+        builder.define(info, Fun::Entry(entry), |c| step_number(c, field))?;
+    }
+    Ok(())
 }
 
 fn error_message(c: &mut Code) {
@@ -146,7 +151,8 @@ fn step_entry(c: &mut Code) {
     c.ret32(0);
 }
 
-fn step_weights(c: &mut Code) {
+/// A number of a step; 0 where there is no such step.
+fn step_number(c: &mut Code, field: i32) {
     let [set, level, index] = c.params();
     let none = |c: &mut Code, _: Error| {
         let zero = c.int(0);
@@ -159,8 +165,8 @@ fn step_weights(c: &mut Code) {
     let steps = c.follow(plan, plan::STEPS);
     let index = c.wide(index);
     let row = c.element(steps, index, i64::from(step::SIZE));
-    let bytes = c.load(I64, row, step::WEIGHTS);
-    c.ret(&[bytes]);
+    let number = c.load(I64, row, field);
+    c.ret(&[number]);
 }
 
 /// Defines `nncc_bounds`.
