@@ -9,8 +9,9 @@ use crate::plan::Plan;
 use crate::{Error, Model};
 use nncc_codegen::backend::{MachineCode, cranelift, for_target};
 pub use nncc_codegen::lower::WinogradUse;
-use nncc_codegen::lower::{AlgorithmOptions, Algorithms, SetSource, lower};
+use nncc_codegen::lower::{AlgorithmOptions, Algorithms, SetSource, lower, lower_learning};
 use nncc_codegen::program::Program;
+use nncc_codegen::state::{Binding, StateSource};
 use nncc_codegen::target::Target;
 use nncc_codegen::{cost, emit};
 use nncc_frontend::ImportOptions;
@@ -231,7 +232,7 @@ impl Compiler {
             sets.push(set);
             fixed = names;
         }
-        Ok((self.generate(&model_name(path), sets, times, stage)?, fixed))
+        Ok((self.generate(&model_name(path), sets, None, times, stage)?, fixed))
     }
 
     /// Lowers optimized graphs, one shape set each, to one program, and compiles its kernels.
@@ -239,6 +240,7 @@ impl Compiler {
         &self,
         name: &str,
         sets: Vec<SetGraph>,
+        learning: Option<&Learning>,
         mut times: Vec<(&'static str, Duration)>,
         stage: &mut dyn FnMut(&str),
     ) -> Result<Compiled, Error> {
@@ -247,7 +249,12 @@ impl Compiler {
         let start = Instant::now();
         let sources: Vec<SetSource<'_>> = sets.iter().map(|s| SetSource { graph: &s.graph, plan: &s.plan }).collect();
         let algorithms = Algorithms::choose(&sources, &targets, self.algorithms());
-        let program = lower(name, &sources, &targets, &algorithms)?;
+        let program = match learning {
+            Some(Learning { bindings, states }) => {
+                lower_learning(name, &sources, bindings, states, &targets, &algorithms)?
+            }
+            None => lower(name, &sources, &targets, &algorithms)?,
+        };
         times.push(("lower", start.elapsed()));
         for target in &targets {
             let kernels = program.kernels.iter().filter(|k| k.level == target.level).count();
@@ -324,7 +331,7 @@ impl Compiler {
     }
 
     /// One target for each CPU level that the library shall carry.
-    fn targets(&self) -> Result<Vec<Target>, Error> {
+    pub(crate) fn targets(&self) -> Result<Vec<Target>, Error> {
         let usage = |e: &dyn std::fmt::Display| Error::Usage(e.to_string());
         let triple: target_lexicon::Triple = match &self.triple {
             Some(t) => t.parse().map_err(|e| Error::Usage(format!("--target {t}: {e}")))?,
@@ -399,6 +406,12 @@ pub(crate) struct SetGraph {
     graph: Graph,
     plan: MemoryPlan,
     refusals: Vec<String>,
+}
+
+/// The states of a model that learns, and what of each set's graph they are.
+pub(crate) struct Learning {
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) states: Vec<StateSource>,
 }
 
 /// A lowered model, ready to be written or run.

@@ -17,6 +17,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `compiler` | options, and the stages in order |
+//! | `learning` | compiling a model that learns |
 //! | `model` | running: a compiled model in memory or from a library |
 //! | [`arrays`] | tensors in `.npy` and `.npz` files |
 //! | [`inspect`] | a model by layers |
@@ -29,6 +30,7 @@
 mod compiler;
 mod error;
 pub mod inspect;
+mod learning;
 mod model;
 mod plan;
 pub mod roofline;
@@ -37,6 +39,7 @@ pub mod verify;
 
 pub use compiler::{Compiled, Compiler, OutputKind, Text, WinogradUse};
 pub use error::Error;
+pub use learning::LearningBatches;
 pub use model::{Bound, Model, StepTrace};
 pub use nncc_ir::{DType, Tensor};
 pub use nncc_passes::OptLevel;

@@ -120,7 +120,7 @@ impl Compiler {
         for ((part, reads, writes, outputs), sets) in places.into_iter().zip(sets) {
             let model = match sets.is_empty() {
                 true => None,
-                false => Some(self.generate(&format!("{name}_{part}"), sets, Vec::new(), stage)?.jit()?),
+                false => Some(self.generate(&format!("{name}_{part}"), sets, None, Vec::new(), stage)?.jit()?),
             };
             parts.push(model.map(|model| Part { model, reads, writes, outputs }));
         }
@@ -163,7 +163,7 @@ impl Compiler {
         }
         let (loss, notes) = described.unwrap_or_default();
         let name = model_name(Path::new(model.file()));
-        let model = self.generate(&format!("{name}_eval"), sets, Vec::new(), stage)?.jit()?;
+        let model = self.generate(&format!("{name}_eval"), sets, None, Vec::new(), stage)?.jit()?;
         Ok(CompiledStep {
             step: None,
             gather: None,
@@ -180,7 +180,7 @@ impl Compiler {
     }
 
     /// The forward graph for one size of the batch.
-    fn forward(&self, model: &ModelFile, batch: &BatchAxis, size: usize) -> Result<Graph, Error> {
+    pub(crate) fn forward(&self, model: &ModelFile, batch: &BatchAxis, size: usize) -> Result<Graph, Error> {
         let mut import = self.import_options(self.first_dims());
         import.training = true;
         match batch {
@@ -199,14 +199,14 @@ impl Compiler {
 }
 
 /// What the first dimension of a model's first input is.
-enum BatchAxis {
+pub(crate) enum BatchAxis {
     Symbol(String),
     Fixed(usize),
 }
 
 impl BatchAxis {
     /// An error if the model does not take one input with a batch in front.
-    fn of(model: &ModelFile, fixed: &BTreeSet<&str>) -> Result<BatchAxis, Error> {
+    pub(crate) fn of(model: &ModelFile, fixed: &BTreeSet<&str>) -> Result<BatchAxis, Error> {
         let mut inputs = model.describe().inputs;
         inputs.retain(|i| !fixed.contains(&i.name[..]));
         let usage = |why: &str| Error::Usage(format!("{}: {why}", model.file()));

@@ -163,6 +163,7 @@ impl<'a> Simulation<'a> {
             Arg::Input(_, offset) => (self.input, offset),
             Arg::Output(_, offset) => (self.output, offset),
             Arg::Const(id, offset) => (self.consts[id.0 as usize], offset),
+            Arg::State(_) => unreachable!("no model here learns"),
         };
         region + offset as u64
     }

@@ -148,7 +148,8 @@ fn without_libc() {
                 format!("ALLOWED={}", (3.0 * onnxruntime).max(FLOOR) + f64::from(f32::EPSILON)),
             ];
             let files = [("input", input.to_bytes()), ("exact", rounded.to_bytes())];
-            let code = freestanding::run(machine, &compiled, &defines, &files);
+            let program = ("tests/support/freestanding.c", "model");
+            let code = freestanding::run(machine, program, &compiled, &defines, &files);
             assert_eq!(code, Ok(0), "{name} on {}: 1, 2 refused; 3 stack; 4 wrong", machine.name);
         }
     }

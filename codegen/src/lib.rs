@@ -13,6 +13,7 @@
 //! | [`pack`] | the layouts of packed weights |
 //! | [`machine`] | programs that reach a machine's limits, to measure it by |
 //! | [`program`] | what lowering makes and emission eats |
+//! | [`state`] | what a model that learns keeps from run to run |
 //! | [`math`] | exp, tanh, erf, .. as kernel IR |
 //! | [`backend`] | kernel IR to machine code |
 //! | [`emit`] | machine code to libraries, in files or in memory |
@@ -30,6 +31,7 @@ pub mod machine;
 pub mod math;
 pub mod pack;
 pub mod program;
+pub mod state;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -24,7 +24,9 @@
 
 use crate::cost::Cost;
 use crate::kir::{ArgDecl, BinaryOp, Builder, Elem, Kernel, Type};
-use crate::program::{Arg, Const, ConstData, ConstId, KernelId, LevelPlan, MAX_ALIGN, Port, Program, ProgramKernel};
+use crate::program::{
+    Arg, Const, ConstData, ConstId, KernelId, LevelPlan, MAX_ALIGN, Port, Program, ProgramKernel, Purpose,
+};
 use crate::program::{ShapeSet, Step};
 use crate::target::Target;
 use nncc_ir::DType;
@@ -108,7 +110,9 @@ pub fn probes(target: &Target, threads: u32) -> (Program, Vec<Probe>) {
             Const { data: ConstData::Splat { pattern: ones.into(), count: buffer / MAX_ALIGN }, align: MAX_ALIGN },
         ],
         kernels: kernels.into_iter().map(|ir| ProgramKernel { level: target.level, ir }).collect(),
+        states: vec![],
         sets: vec![ShapeSet {
+            purpose: Purpose::Infer,
             inputs: vec![],
             outputs: vec![Port { name: "sums".into(), dtype: DType::F32, shape: vec![threads] }],
             levels: vec![LevelPlan { level: target.level, steps, arena_bytes: 0, scratch_bytes: 0 }],

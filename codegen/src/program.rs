@@ -8,7 +8,9 @@
 //!   consts    packed weights, one copy for all sets and levels
 //!   targets   one for each CPU level
 //!   kernels   (level, kernel IR), deduplicated by the lowering
+//!   states    what a model that learns keeps from run to run, as parts of one block of memory: see `state`
 //!   sets      one for each combination of input shapes that was compiled
+//!     purpose                what running it is for
 //!     inputs, outputs        name, dtype, shape
 //!     levels                 one plan for each CPU level
 //!       steps                kernel, operands, number of tasks, and what profilers ask for
@@ -19,13 +21,16 @@
 //!
 //! Invariants ([`Program::verify`] checks all of them; emission relies on them):
 //!   1. there is at least one target, all are of one triple, their levels rise; every set has a plan for each, in that order;
-//!   2. every set has the same input and output names and dtypes, in the same order: sets differ in shapes only;
+//!   2. every set has the same input and output names and dtypes, in the same order: sets differ in shapes only. Of a model
+//!      that learns, a set may have fewer than set 0: it ends earlier;
 //!   3. every index (kernel, constant, input, output, argument) is in range, and a step's kernel is of the plan's level;
 //!   4. constants are aligned to a power of two, at most [`MAX_ALIGN`]; a constant operand starts inside its constant,
-//!      an input or output operand inside its tensor, an arena operand inside the arena (or at the end of an empty one).
+//!      an input or output operand inside its tensor, an arena operand inside the arena (or at the end of an empty one), a
+//!      state operand inside the block.
 
 use crate::cost::Cost;
 use crate::kir::Kernel;
+use crate::state::{State, block_bytes};
 use crate::target::{Level, Target};
 use nncc_ir::{DType, Layout};
 use std::fmt;
@@ -46,7 +51,9 @@ pub struct Program {
     pub consts: Vec<Const>,
     /// Distinct kernels; indexed by [`KernelId`].
     pub kernels: Vec<ProgramKernel>,
-    /// One entry for each combination of input shapes.
+    /// What a model that learns keeps from run to run; empty for one that only infers.
+    pub states: Vec<State>,
+    /// One entry for each combination of input shapes; of a model that learns, and for each purpose.
     pub sets: Vec<ShapeSet>,
 }
 
@@ -156,12 +163,26 @@ impl From<Vec<u8>> for ConstData {
 /// The program for one combination of input shapes.
 #[derive(Clone, Debug, Default)]
 pub struct ShapeSet {
+    /// What running it is for.
+    pub purpose: Purpose,
     /// The model's inputs, in the model's order.
     pub inputs: Vec<Port>,
     /// The model's outputs, in the model's order.
     pub outputs: Vec<Port>,
     /// One plan for each CPU level, lowest first.
     pub levels: Vec<LevelPlan>,
+}
+
+/// What a shape set is run for. The numbers are those of the C ABI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// The model alone.
+    #[default]
+    Infer = 0,
+    /// One step of learning: it changes the states.
+    Step = 1,
+    /// The model as it infers, and its loss.
+    Evaluate = 2,
 }
 
 /// An input or output of the model: always row-major and contiguous.
@@ -246,6 +267,8 @@ pub enum Arg {
     Output(u32, usize),
     /// In a constant, at an offset.
     Const(ConstId, usize),
+    /// In the block of states.
+    State(usize),
 }
 
 impl Arg {
@@ -256,6 +279,7 @@ impl Arg {
             (Arg::Input(i, a), Arg::Input(j, b)) if i == j => (a, b),
             (Arg::Output(i, a), Arg::Output(j, b)) if i == j => (a, b),
             (Arg::Const(i, a), Arg::Const(j, b)) if i == j => (a, b),
+            (Arg::State(a), Arg::State(b)) => (a, b),
             _ => return false,
         };
         (begin..begin + bytes.max(1)).contains(&place)
@@ -282,11 +306,17 @@ impl Arg {
             Arg::Input(i, at) => Arg::Input(i, at + bytes),
             Arg::Output(i, at) => Arg::Output(i, at + bytes),
             Arg::Const(id, at) => Arg::Const(id, at + bytes),
+            Arg::State(at) => Arg::State(at + bytes),
         }
     }
 }
 
 impl Program {
+    /// Whether it keeps something from run to run.
+    pub fn learns(&self) -> bool {
+        !self.states.is_empty()
+    }
+
     /// Checks the invariants at the top of this file; gives the first that is broken.
     pub fn verify(&self) -> Result<(), ProgramError> {
         let error = |place: String, what: String| Err(ProgramError { program: self.name.clone(), place, what });
@@ -306,9 +336,13 @@ impl Program {
         let Some(first) = self.sets.first() else {
             return error("program".into(), "no shape set".into());
         };
+        if let Err(what) = crate::state::verify(self) {
+            return error("states".into(), what);
+        }
         for (s, set) in self.sets.iter().enumerate() {
             let same = |a: &[Port], b: &[Port]| {
-                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name == b.name && a.dtype == b.dtype)
+                let many = a.len() == b.len() || a.len() < b.len() && !self.states.is_empty();
+                many && a.iter().zip(b).all(|(a, b)| a.name == b.name && a.dtype == b.dtype)
             };
             if !same(&set.inputs, &first.inputs) || !same(&set.outputs, &first.outputs) {
                 return error(format!("set {s}"), "inputs or outputs differ from set 0 in more than shape".into());
@@ -344,6 +378,7 @@ impl Program {
                 Arg::Input(port, offset) => (offset, set.inputs.get(port as usize).and_then(Port::bytes)),
                 Arg::Output(port, offset) => (offset, set.outputs.get(port as usize).and_then(Port::bytes)),
                 Arg::Const(id, offset) => (offset, self.consts.get(id.0 as usize).map(|c| c.data.len())),
+                Arg::State(offset) => (offset, block_bytes(&self.states)),
             };
             match size {
                 None => return Err(format!("argument {i}, {arg:?}: no such place")),

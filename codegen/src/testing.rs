@@ -276,6 +276,7 @@ impl Memory {
             Arg::Input(i, o) => (&mut self.inputs[i as usize], o),
             Arg::Output(i, o) => (&mut self.outputs[i as usize], o),
             Arg::Const(c, o) => (&mut self.consts[c.0 as usize], o),
+            Arg::State(_) => unreachable!("no test here learns"),
         }
     }
 }
@@ -521,6 +522,7 @@ impl Executor for Native {
             Arg::Input(i, o) => inputs[i as usize].pointer().wrapping_add(o),
             Arg::Output(i, o) => outputs[i as usize].pointer().wrapping_add(o),
             Arg::Const(c, o) => consts[c.0 as usize].pointer().wrapping_add(o),
+            Arg::State(_) => unreachable!("no test here learns"),
         };
         let args: Vec<*mut u8> = step.args.iter().map(|&a| pointer(a)).collect();
         for (begin, end) in ranges(step.tasks) {

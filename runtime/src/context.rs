@@ -2,7 +2,8 @@
 
 use crate::error::{ErrorKind, RunError};
 use crate::ffi::{RawContext, RawEvent, RawOptions, RawTensor, TaskFn};
-use crate::library::{Library, extents, raw_shape, raw_tensor, text};
+use crate::library::{Library, Purpose, extents, raw_shape, raw_tensor, text};
+use crate::state::StateBlock;
 use crate::tensor::{DType, Tensor, TensorView, TensorViewMut};
 use std::alloc::Layout;
 use std::any::Any;
@@ -93,14 +94,14 @@ struct Callbacks {
     panic: Option<Box<dyn Any + Send>>,
 }
 
-/// Memory for a context from Rust's allocator: works for freestanding libraries, which have no other.
-struct Workspace {
-    memory: NonNull<u8>,
-    layout: Layout,
+/// Memory for a context or for states from Rust's allocator: works for freestanding libraries, which have no other.
+pub(crate) struct Workspace {
+    pub(crate) memory: NonNull<u8>,
+    pub(crate) layout: Layout,
 }
 
 impl Workspace {
-    fn new(bytes: usize) -> Option<Workspace> {
+    pub(crate) fn new(bytes: usize) -> Option<Workspace> {
         let layout = Layout::from_size_align(bytes.max(WORKSPACE_ALIGN), WORKSPACE_ALIGN).ok()?;
         // SAFETY: the layout's size is not zero.
         let memory = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
@@ -237,6 +238,59 @@ impl Context {
         self.run(inputs, &mut views)?;
         drop(views);
         Ok(outputs)
+    }
+
+    /// Runs a library that learns on states: a step changes them.
+    ///
+    /// # Errors
+    /// As [`Context::run`]; [`ErrorKind::State`] when the states are those of another library.
+    pub fn run_learning(
+        &mut self,
+        states: &mut StateBlock,
+        inputs: &[TensorView],
+        outputs: &mut [TensorViewMut],
+    ) -> Result<(), RunError> {
+        self.run_attached(states, inputs, outputs)
+    }
+
+    /// Runs a library that learns on states that it leaves as they are: it evaluates or infers, in several contexts at once
+    /// if need be.
+    ///
+    /// # Errors
+    /// As [`Context::run_learning`]; [`ErrorKind::State`] for what would be a step.
+    pub fn run_learnt(
+        &mut self,
+        states: &StateBlock,
+        inputs: &[TensorView],
+        outputs: &mut [TensorViewMut],
+    ) -> Result<(), RunError> {
+        let set = self.library.find_set(inputs)?;
+        if self.library.purpose(set) == Purpose::Step {
+            let message = "the inputs are those of a step, which changes the states".to_string();
+            return Err(RunError { kind: ErrorKind::State, message });
+        }
+        self.run_attached(states, inputs, outputs)
+    }
+
+    /// The block is the library's for the run only.
+    fn run_attached(
+        &mut self,
+        states: &StateBlock,
+        inputs: &[TensorView],
+        outputs: &mut [TensorViewMut],
+    ) -> Result<(), RunError> {
+        let Some(attach) = self.library.abi().attach_state else {
+            let message = "the library does not learn".to_string();
+            return Err(RunError { kind: ErrorKind::State, message });
+        };
+        let memory = states.memory();
+        // SAFETY: the context is alive and borrowed mutably. The block is as long as it says. What is borrowed immutably here
+        // is written in a step only, whose caller has borrowed it mutably.
+        self.check(unsafe { attach(self.raw.as_ptr(), memory.0.cast(), memory.1) })?;
+        let result = catch_unwind(AssertUnwindSafe(|| self.run(inputs, outputs)));
+        // SAFETY: as above; takes the block away.
+        unsafe { attach(self.raw.as_ptr(), std::ptr::null_mut(), 0) };
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Has a hook called after each step of later runs, or none.

@@ -73,8 +73,10 @@ pub enum ErrorKind {
     Options,
     /// The trace hook ended the run.
     Stopped,
-    /// No such input, output, step or level.
+    /// No such input, output, step, level or state.
     Index,
+    /// No block of states, or that of another model.
+    State,
     /// A code that this crate does not know.
     Unknown(i32),
 }
@@ -83,9 +85,9 @@ impl ErrorKind {
     /// The kind of a code other than 0.
     pub fn from_code(code: i32) -> ErrorKind {
         use ErrorKind::*;
-        const KINDS: [ErrorKind; 16] = [
+        const KINDS: [ErrorKind; 17] = [
             Null, Context, Busy, Set, Count, Dtype, Shape, Size, Align, Workspace, Memory, Threads, Cpu, Options,
-            Stopped, Index,
+            Stopped, Index, State,
         ];
         let index = usize::try_from(code).ok().and_then(|code| code.checked_sub(1));
         index.and_then(|index| KINDS.get(index).copied()).unwrap_or(Unknown(code))

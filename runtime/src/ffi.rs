@@ -42,6 +42,31 @@ pub struct RawStep {
     pub bytes: u64,
 }
 
+/// `nncc_state`: what a model that learns keeps from run to run.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "documented in the generated header")]
+pub struct RawState {
+    pub tensor: RawTensor,
+    pub offset: u64,
+    pub role: u32,
+    pub reserved: u32,
+}
+
+/// `nncc_state_header`: the beginning of a block of states.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "documented in the generated header")]
+pub struct RawStateHeader {
+    pub magic: u64,
+    pub version: u32,
+    pub reserved: u32,
+    pub bytes: u64,
+    pub hash: u64,
+    pub seed: i64,
+    pub steps: i64,
+}
+
 /// `nncc_bounds`: what a library holds, and a run needs at most.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +140,7 @@ macro_rules! abi_table {
         optional { $($extra:ident: fn($($extra_arg:ty),*) $(-> $extra_ret:ty)?;)* }
     ) => {
         /// The functions of a library. Filled by name, from a shared library's symbols or from JIT memory's. Functions that
-        /// describe and came later are optional: a library of before them runs as well.
+        /// describe and came later are optional: a library of before them runs as well. So are those of models that learn.
         #[derive(Clone, Copy, Debug)]
         #[allow(missing_docs, reason = "documented in the generated header")]
         pub struct AbiTable {
@@ -176,5 +201,15 @@ abi_table! {
         step_weights: fn(u32, u32, u32) -> u64;
         step_cycles: fn(u32, u32, u32) -> u64;
         step_moved: fn(u32, u32, u32) -> u64;
+        set_purpose: fn(u32) -> u32;
+        state_size: fn() -> u64;
+        state_count: fn() -> u32;
+        state: fn(u32, *mut RawState) -> i32;
+        init_state: fn(*mut c_void, u64, u64) -> i32;
+        attach_state: fn(*mut RawContext, *mut c_void, u64) -> i32;
+        get_state: fn(*mut RawContext, *const c_char, *mut c_void, u64) -> i32;
+        set_state: fn(*mut RawContext, *const c_char, *const c_void, u64) -> i32;
+        save_state: fn(*mut RawContext, *mut c_void, u64) -> i32;
+        load_state: fn(*mut RawContext, *const c_void, u64) -> i32;
     }
 }

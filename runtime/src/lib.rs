@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `library` | [`Library`]: a loaded model and its description; shared between threads |
 //! | `context` | [`Context`]: one run's state, threads, memory and trace hook |
+//! | `state` | [`StateBlock`]: what a model that learns has learnt |
 //! | `tensor` | views of the caller's memory, owned results |
 //! | [`ffi`] | the C ABI |
 //! | `error` | what can go wrong |
@@ -27,10 +28,12 @@ mod context;
 mod error;
 pub mod ffi;
 mod library;
+mod state;
 mod tensor;
 
 pub use context::{Context, ContextOptions, ParallelFor, TraceEvent, TraceHook, TraceResult};
 pub use error::{ErrorKind, LoadError, RunError};
 pub use ffi::Bounds;
-pub use library::{Library, Port, Step};
+pub use library::{Library, Port, Purpose, Step};
+pub use state::{Role, State, StateBlock};
 pub use tensor::{DType, Element, Tensor, TensorView, TensorViewMut};

@@ -2,6 +2,7 @@
 
 use crate::error::{ErrorKind, LoadError, RunError};
 use crate::ffi::{self, AbiTable, Bounds, RawStep, RawTensor};
+use crate::state::{self, State};
 use crate::tensor::{DType, TensorView};
 use std::any::Any;
 use std::ffi::{CStr, c_char, c_void};
@@ -18,13 +19,33 @@ struct Inner {
     abi: AbiTable,
     name: String,
     sets: Vec<Set>,
+    states: Vec<State>,
     /// What keeps the code mapped; dropped last of the fields, after everything that came from it.
     _owner: Box<dyn Any + Send + Sync>,
 }
 
 struct Set {
+    purpose: Purpose,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+}
+
+/// What a shape set is run for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// The model alone.
+    #[default]
+    Infer,
+    /// One step of learning.
+    Step,
+    /// The model as it infers, and its loss.
+    Evaluate,
+}
+
+impl Purpose {
+    fn from_code(code: u32) -> Option<Purpose> {
+        [Purpose::Infer, Purpose::Step, Purpose::Evaluate].get(code as usize).copied()
+    }
 }
 
 /// An input or output of the model, in one shape set.
@@ -106,14 +127,25 @@ impl Library {
         // SAFETY: as above.
         let (sets, inputs, outputs) = unsafe { ((abi.set_count)(), (abi.input_count)(), (abi.output_count)()) };
         let ports = |set, count, describe| {
-            (0..count).map(|index| port(set, index, describe)).collect::<Result<Vec<Port>, LoadError>>()
+            let ports = (0..count).map_while(|index| port(set, index, describe).transpose());
+            ports.collect::<Result<Vec<Port>, LoadError>>()
         };
-        let sets = (0..sets)
-            .map(|set| Ok(Set { inputs: ports(set, inputs, abi.input)?, outputs: ports(set, outputs, abi.output)? }))
-            .collect::<Result<_, LoadError>>()?;
+        let purpose = |set| match abi.set_purpose {
+            // SAFETY: as above.
+            Some(purpose) => Purpose::from_code(unsafe { purpose(set) })
+                .ok_or_else(|| LoadError::Description("what a shape set is for".into())),
+            None => Ok(Purpose::Infer),
+        };
+        let set = |set| {
+            let (inputs, outputs) = (ports(set, inputs, abi.input)?, ports(set, outputs, abi.output)?);
+            Ok(Set { purpose: purpose(set)?, inputs, outputs })
+        };
+        let sets = (0..sets).map(set).collect::<Result<Vec<Set>, LoadError>>()?;
+        // SAFETY: as above.
+        let states = unsafe { state::describe(&abi) }?;
         // SAFETY: as above; the string is static.
         let name = unsafe { text((abi.model_name)()) };
-        Ok(Library { inner: Arc::new(Inner { abi, name, sets, _owner: Box::new(owner) }) })
+        Ok(Library { inner: Arc::new(Inner { abi, name, sets, states, _owner: Box::new(owner) }) })
     }
 
     /// The model's name.
@@ -124,6 +156,16 @@ impl Library {
     /// Number of shape sets.
     pub fn set_count(&self) -> usize {
         self.inner.sets.len()
+    }
+
+    /// What a shape set is run for. Panics when there is no such set.
+    pub fn purpose(&self, set: usize) -> Purpose {
+        self.inner.sets[set].purpose
+    }
+
+    /// What the model keeps from run to run: nothing, unless it learns.
+    pub fn states(&self) -> &[State] {
+        &self.inner.states
     }
 
     /// The inputs in a shape set. Panics when there is no such set.
@@ -158,7 +200,12 @@ impl Library {
     fn explain(&self, error: RunError, inputs: &[TensorView]) -> RunError {
         let want = &self.inner.sets[0].inputs;
         let message = match error.kind {
-            ErrorKind::Count => format!("the model has {} inputs, {} were given", want.len(), inputs.len()),
+            ErrorKind::Count => {
+                let mut counts: Vec<usize> = self.inner.sets.iter().map(|set| set.inputs.len()).collect();
+                counts.dedup();
+                let counts: Vec<String> = counts.iter().map(usize::to_string).collect();
+                format!("the model has {} inputs, {} were given", counts.join(" or "), inputs.len())
+            }
             ErrorKind::Dtype => match want.iter().zip(inputs).find(|(want, have)| want.dtype != have.dtype()) {
                 Some((want, have)) => {
                     format!("input \"{}\" is {}, but {} was given", want.name, want.dtype, have.dtype())
@@ -247,21 +294,31 @@ impl std::fmt::Debug for Library {
     }
 }
 
+/// `None` past the last one of the set.
 fn port(
     set: u32,
     index: u32,
     describe: unsafe extern "C" fn(u32, u32, *mut RawTensor) -> i32,
-) -> Result<Port, LoadError> {
+) -> Result<Option<Port>, LoadError> {
     let mut raw = raw_tensor(DType::F32, &[], std::ptr::null_mut(), 0);
     // SAFETY: a description function of the library; the structure is its to fill.
-    let code = unsafe { describe(set, index, &mut raw) };
-    let unknown = |what: &str| LoadError::Description(format!("{what} of a tensor"));
-    if code != 0 {
-        return Err(unknown("the existence"));
+    match unsafe { describe(set, index, &mut raw) } {
+        // SAFETY: the library gave static memory: a string, and `rank` extents.
+        0 => unsafe { described(&raw) }.map(Some),
+        code if ErrorKind::from_code(code) == ErrorKind::Index => Ok(None),
+        _ => Err(LoadError::Description("the existence of a tensor".into())),
     }
+}
+
+/// Name, type and shape of a tensor that a library described.
+///
+/// # Safety
+/// The name is a string and the shape points to `rank` extents, both alive.
+pub(crate) unsafe fn described(raw: &RawTensor) -> Result<Port, LoadError> {
+    let unknown = |what: &str| LoadError::Description(format!("{what} of a tensor"));
     let dtype = DType::from_code(raw.dtype).ok_or_else(|| unknown("the element type"))?;
-    // SAFETY: the library gave static memory: a string, and `rank` extents.
-    let (name, shape) = unsafe { (text(raw.name), extents(&raw)) };
+    // SAFETY: by this function's contract.
+    let (name, shape) = unsafe { (text(raw.name), extents(raw)) };
     let shape = shape.ok_or_else(|| unknown("the shape"))?;
     Ok(Port { name, dtype, shape })
 }

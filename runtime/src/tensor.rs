@@ -137,6 +137,15 @@ impl<'a> TensorViewMut<'a> {
         TensorViewMut { dtype, shape, bytes }
     }
 
+    /// Takes over elements given as bytes; `false` (and no change) if they are not as many.
+    pub fn copy_from_bytes(&mut self, bytes: &[u8]) -> bool {
+        let fits = bytes.len() == self.bytes.len();
+        if fits {
+            self.bytes.copy_from_slice(bytes);
+        }
+        fits
+    }
+
     pub(crate) fn parts(&mut self) -> (DType, &[usize], &mut [u8]) {
         (self.dtype, self.shape, self.bytes)
     }

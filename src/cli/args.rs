@@ -1,5 +1,6 @@
 //! The command line: every flag, declared once. Help, parsing and checking follow from it (clap's derive).
 
+use super::learning::Learning;
 use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
 use nncc_train::picture::{Crop, Filter, Order, Preparation};
 use nncc_train::recipe::Recipe;
@@ -141,6 +142,9 @@ pub struct Compile {
     /// Import nothing: no threads, all memory from the caller
     #[arg(long)]
     pub freestanding: bool,
+    /// Flags of a library that learns.
+    #[command(flatten)]
+    pub learning: Learning,
     /// List what each pass, or the one named, refused to rewrite, and why
     #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "")]
     pub explain: Option<String>,

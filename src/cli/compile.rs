@@ -1,9 +1,12 @@
 //! `nncc MODEL.onnx -o OUT`: compiles, and writes what was asked for.
 
 use super::args::{self, Emit};
-use super::print;
+use super::learning::Learning;
 use super::progress::Progress;
-use nncc::{Compiled, Compiler, Error, OptLevel, OutputKind, Text, WinogradUse, arrays};
+use super::{print, recipe};
+use nncc::training::ModelFile;
+use nncc::{Compiled, Compiler, Error, LearningBatches, OptLevel, OutputKind, Text, WinogradUse, arrays};
+use nncc_train::recipe::{Recipe, RecipeError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +19,10 @@ pub fn run(a: &args::Compile) -> Result<(), Error> {
         compiler = compiler.target(triple);
     }
     let progress = Progress::start();
-    let compiled = compiler.load_observed(model, &mut |stage| progress.stage(stage))?;
+    let compiled = match a.learning.train {
+        true => learning(&compiler, model, &a.learning, &mut |stage| progress.stage(stage))?,
+        false => compiler.load_observed(model, &mut |stage| progress.stage(stage))?,
+    };
     progress.stage("writing");
     let start = Instant::now();
     match &wanted {
@@ -43,6 +49,44 @@ pub fn run(a: &args::Compile) -> Result<(), Error> {
     Ok(())
 }
 
+/// Compiles the model as one that learns.
+fn learning(
+    compiler: &Compiler,
+    model: &Path,
+    given: &Learning,
+    stage: &mut dyn FnMut(&str),
+) -> Result<Compiled, Error> {
+    let usage = |e: RecipeError| Error::Usage(e.to_string());
+    let recipe = match &given.file {
+        Some(file) => given.flags.over(&Recipe::read(file).map_err(usage)?).map_err(usage)?,
+        None => given.flags.clone(),
+    };
+    let mut loss = recipe::loss(&recipe)?;
+    recipe::weigh(&mut loss, &recipe, None)?;
+    let (options, _) = recipe::options(&recipe, loss)?;
+    // A model that is made for one size of a batch has no other.
+    let model = ModelFile::open(model)?;
+    let description = model.describe();
+    let first = description.inputs.first().and_then(|x| x.shape.as_ref()?.first()?.size());
+    let size = match (recipe.batch_size, first) {
+        (Some(size), _) => size as usize,
+        (None, fixed) => fixed.unwrap_or(USUAL_BATCH),
+    };
+    let inference = match (&given.infer_batch[..], first) {
+        ([], fixed) => vec![fixed.unwrap_or(1)],
+        (sizes, _) => sizes.to_vec(),
+    };
+    let sizes = LearningBatches { step: vec![size], evaluation: vec![size], inference };
+    let (compiled, graph) = compiler.load_learning(&model, &options, &sizes, stage)?;
+    for note in &graph.notes {
+        eprintln!("note: {note}");
+    }
+    Ok(compiled)
+}
+
+/// `--batch-size` when it is not given, as in a recipe.
+const USUAL_BATCH: usize = 32;
+
 enum Output {
     File(PathBuf, OutputKind),
     Text(Text, Option<PathBuf>),
@@ -51,8 +95,10 @@ enum Output {
 /// What `--emit` and `-o` ask for together.
 fn wanted(a: &args::Compile, model: &Path) -> Result<Output, Error> {
     let file = |kind: OutputKind, extension: &str| {
-        let stem = model.file_stem().unwrap_or(model.as_os_str());
-        Output::File(a.output.clone().unwrap_or_else(|| PathBuf::from(stem).with_extension(extension)), kind)
+        let mut name = model.file_stem().unwrap_or(model.as_os_str()).to_owned();
+        name.push(if a.learning.train { "_train." } else { "." });
+        name.push(extension);
+        Output::File(a.output.clone().unwrap_or_else(|| PathBuf::from(name)), kind)
     };
     let text = |t: Text| Output::Text(t, a.output.clone());
     Ok(match a.emit {

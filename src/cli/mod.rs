@@ -20,6 +20,7 @@ mod compile;
 mod ensemble;
 mod inputs;
 mod inspect;
+mod learning;
 mod new;
 mod page;
 mod profile;

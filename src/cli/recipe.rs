@@ -72,7 +72,7 @@ pub fn weigh(loss: &mut Loss, recipe: &Recipe, counts: Option<&[usize]>) -> Resu
     let usage = |why: &str| Error::Usage(format!("--class-weights {word}: {why}"));
     let Loss::CrossEntropy { weights, .. } = loss else { return Err(usage("only cross-entropy weighs classes")) };
     let numbers = if word == "balanced" {
-        let counts = counts.ok_or_else(|| usage("the data have no classes"))?;
+        let counts = counts.ok_or_else(|| usage("there are no data whose classes could be counted"))?;
         class_weights(counts).into_iter().map(f64::from).collect()
     } else {
         let number = |n: &str| n.trim().parse().map_err(|_| usage("neither `balanced` nor numbers"));

@@ -2,11 +2,11 @@
  *
  * Its exit code is 0 when the output is within ALLOWED of the exact one, as a share of its range, and the run stayed
  * within the stack that the header promises. Nothing could be allocated: there is no malloc. On the command line:
- *   HEADER              the generated header
+ *   START               the file start.h, in quotes
  *   MODEL, CONSTANTS    the model's name in front of its functions, and of its constants
  *   INPUT, EXACT        files with the input's and the exact output's elements, f32
  *   OUTPUTS, ALLOWED    elements of the output, the distance that is allowed */
-#include HEADER
+#include "model.h"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -60,4 +60,4 @@ static int check(void) {
     return 0;
 }
 
-#include "../../codegen/tests/emission/start.h"
+#include START

@@ -43,10 +43,11 @@ pub enum Error {
     Options,
     Stopped,
     Index,
+    State,
 }
 
 /// (code, C name, sentence), in order of code.
-pub const ERRORS: [(Error, &str, &str); 17] = [
+pub const ERRORS: [(Error, &str, &str); 18] = [
     (Error::Ok, "NNCC_OK", "no error"),
     (Error::Null, "NNCC_ERROR_NULL", "a pointer that must not be null is null"),
     (Error::Context, "NNCC_ERROR_CONTEXT", "the context was not made by this library, or is destroyed"),
@@ -71,7 +72,12 @@ pub const ERRORS: [(Error, &str, &str); 17] = [
     (Error::Cpu, "NNCC_ERROR_CPU", "this CPU runs none of the levels that the library was compiled for"),
     (Error::Options, "NNCC_ERROR_OPTIONS", "options: struct_size is not sizeof(nncc_options), or too many threads"),
     (Error::Stopped, "NNCC_ERROR_STOPPED", "the trace hook stopped the run"),
-    (Error::Index, "NNCC_ERROR_INDEX", "no such input, output, step or level"),
+    (Error::Index, "NNCC_ERROR_INDEX", "no such input, output, step, level or state"),
+    (
+        Error::State,
+        "NNCC_ERROR_STATE",
+        "the block of states is missing, is none, or is that of another model or another way to train it",
+    ),
 ];
 
 /// A C type, as far as the ABI uses them.
@@ -141,6 +147,16 @@ pub enum Entry {
     RunTensors,
     LastError,
     Destroy,
+    SetPurpose,
+    StateSize,
+    StateCount,
+    State,
+    InitState,
+    AttachState,
+    GetState,
+    SetState,
+    SaveState,
+    LoadState,
 }
 
 /// How an exported function looks from C.
@@ -158,6 +174,8 @@ pub struct EntryDef {
     pub params: &'static [(C, &'static str)],
     /// What it does; lines of the comment in the header.
     pub doc: &'static [&'static str],
+    /// Whether only a library that learns has it.
+    pub learns: bool,
 }
 
 const CONTEXT: C = C::Ptr("nncc_context *");
@@ -173,11 +191,27 @@ const fn entry(
     params: &'static [(C, &'static str)],
     doc: &'static [&'static str],
 ) -> EntryDef {
-    EntryDef { entry, name, model_name: name, ret, params, doc }
+    EntryDef { entry, name, model_name: name, ret, params, doc, learns: false }
+}
+
+/// A function of libraries that learn.
+const fn learning(
+    entry: Entry,
+    name: &'static str,
+    ret: C,
+    params: &'static [(C, &'static str)],
+    doc: &'static [&'static str],
+) -> EntryDef {
+    EntryDef { entry, name, model_name: name, ret, params, doc, learns: true }
+}
+
+/// The functions that a library exports.
+pub fn entries(learns: bool) -> impl Iterator<Item = &'static EntryDef> {
+    ENTRIES.iter().filter(move |def| learns || !def.learns)
 }
 
 /// Every exported function, in the order of [`Entry`] and of the header.
-pub const ENTRIES: [EntryDef; 26] = [
+pub const ENTRIES: [EntryDef; 36] = [
     entry(Entry::AbiVersion, "abi_version", C::U32, &[], &["NNCC_ABI_VERSION of the compiler that made the library."]),
     entry(Entry::ModelName, "model_name", CONST_CHAR, &[], &["The model's name. Static, as every string of this API."]),
     entry(
@@ -192,16 +226,21 @@ pub const ENTRIES: [EntryDef; 26] = [
         "set_count",
         C::U32,
         &[],
-        &["How many shape sets were compiled: combinations of input shapes, numbered from 0."],
+        &[
+            "How many shape sets were compiled: combinations of input shapes, numbered from 0. A library that learns has",
+            "sets for each purpose: NNCC_PURPOSE_STEP first, then NNCC_PURPOSE_EVALUATE, then NNCC_PURPOSE_INFER.",
+        ],
     ),
-    entry(Entry::InputCount, "input_count", C::U32, &[], &["How many inputs the model has."]),
-    entry(Entry::OutputCount, "output_count", C::U32, &[], &["How many outputs the model has."]),
+    entry(Entry::InputCount, "input_count", C::U32, &[], &["How many inputs a set has at most."]),
+    entry(Entry::OutputCount, "output_count", C::U32, &[], &["How many outputs a set has at most."]),
     entry(
         Entry::Input,
         "input",
         C::I32,
         &[(C::U32, "set"), (C::U32, "index"), (TENSOR, "out")],
-        &["Describes an input in a shape set: name, dtype, rank, shape, bytes; data is null."],
+        &[
+            "Describes an input in a shape set: name, dtype, rank, shape, bytes; data is null. NNCC_ERROR_INDEX past the last.",
+        ],
     ),
     entry(
         Entry::Output,
@@ -334,10 +373,11 @@ pub const ENTRIES: [EntryDef; 26] = [
         doc: &[
             "Runs the model on buffers of the sizes that the shape set says, in the model's order. Allocates nothing.",
             "Each buffer is aligned to its element type (64 bytes is fastest); that of a tensor without elements may be",
-            "null. Inputs are only read. An output must not overlap an input or another output, but that the next value of a",
-            "state of a training step may have the buffer of that state's input. The floating-point control state is left",
-            "as found.",
+            "null. Inputs are only read. An output must not overlap an input, another output or the block of states. The",
+            "floating-point control state is left as found. A set of NNCC_PURPOSE_STEP changes the attached states, and counts",
+            "the step in their header when it is done; stopped by a trace hook, it leaves them half changed.",
         ],
+        learns: false,
     },
     entry(
         Entry::RunTensors,
@@ -369,6 +409,74 @@ pub const ENTRIES: [EntryDef; 26] = [
         &[(CONTEXT, "context")],
         &["Stops the context's threads and frees its memory. Null is allowed; a context that runs is not."],
     ),
+    learning(
+        Entry::SetPurpose,
+        "set_purpose",
+        C::U32,
+        &[(C::U32, "set")],
+        &["What a shape set is run for: NNCC_PURPOSE_..; NNCC_PURPOSE_INFER when there is no such set."],
+    ),
+    learning(Entry::StateSize, "state_size", C::U64, &[], &["Bytes of the block of states."]),
+    learning(Entry::StateCount, "state_count", C::U32, &[], &["How many states there are, numbered from 0."]),
+    learning(
+        Entry::State,
+        "state",
+        C::I32,
+        &[(C::U32, "index"), (C::Ptr("nncc_state *"), "out")],
+        &["Describes a state: name, dtype, rank, shape, bytes, what it is, and where in the block it lies."],
+    ),
+    learning(
+        Entry::InitState,
+        "init_state",
+        C::I32,
+        &[(C::Ptr("void *"), "block"), (C::U64, "bytes"), (C::U64, "seed")],
+        &[
+            "Makes a block of states as before the first step: the weights of the model that was compiled. The seed is that",
+            "of dropout. The block is aligned to 64 bytes and nncc_state_size() bytes long.",
+        ],
+    ),
+    learning(
+        Entry::AttachState,
+        "attach_state",
+        C::I32,
+        &[(CONTEXT, "context"), (C::Ptr("void *"), "block"), (C::U64, "bytes")],
+        &[
+            "Has the context run on a block, which stays the caller's and must stay alive; null takes it away. A block that",
+            "nncc_init_state made, or a copy of one. Several contexts may run on one block at the same time as long as none",
+            "runs a set of NNCC_PURPOSE_STEP.",
+        ],
+    ),
+    learning(
+        Entry::GetState,
+        "get_state",
+        C::I32,
+        &[(CONTEXT, "context"), (CONST_CHAR, "name"), (C::Ptr("void *"), "to"), (C::U64, "bytes")],
+        &["Copies the value of a state of the attached block, row-major."],
+    ),
+    learning(
+        Entry::SetState,
+        "set_state",
+        C::I32,
+        &[(CONTEXT, "context"), (CONST_CHAR, "name"), (C::Ptr("const void *"), "from"), (C::U64, "bytes")],
+        &["Gives a state of the attached block another value, row-major."],
+    ),
+    learning(
+        Entry::SaveState,
+        "save_state",
+        C::I32,
+        &[(CONTEXT, "context"), (C::Ptr("void *"), "to"), (C::U64, "bytes")],
+        &["Copies the attached block to a buffer of nncc_state_size() bytes at any address: what goes into a file."],
+    ),
+    learning(
+        Entry::LoadState,
+        "load_state",
+        C::I32,
+        &[(CONTEXT, "context"), (C::Ptr("const void *"), "from"), (C::U64, "bytes")],
+        &[
+            "Copies a saved block into the attached one, which is left as it was unless the header is that of this library's",
+            "blocks (NNCC_ERROR_STATE) and nothing is missing at the end (NNCC_ERROR_SIZE).",
+        ],
+    ),
 ];
 
 /// Field offsets of `nncc_tensor`.
@@ -383,6 +491,16 @@ pub mod tensor {
     pub const LAYOUT: i32 = 40;
     pub const RESERVED: i32 = 44;
     pub const SIZE: i32 = 48;
+}
+
+/// Field offsets of `nncc_state`.
+pub mod state {
+    #![allow(missing_docs, reason = "the header documents the fields")]
+    pub const TENSOR: i32 = 0;
+    pub const OFFSET: i32 = super::tensor::SIZE;
+    pub const ROLE: i32 = OFFSET + 8;
+    pub const RESERVED: i32 = ROLE + 4;
+    pub const SIZE: i32 = RESERVED + 4;
 }
 
 /// Field offsets of `nncc_step`.

@@ -10,7 +10,7 @@
 //! owner) are 0, as GNU ar's deterministic mode has it. The object is streamed and its size filled in afterwards, so that
 //! the weights are in memory once. Source: ar(5); the System V symbol index, which GNU and LLVM linkers read.
 
-use super::abi::ENTRIES;
+use super::abi;
 use super::library::typed_parameters;
 use super::object::stream_object;
 use super::{EmitError, EmitOptions, Emitted, prefix};
@@ -64,8 +64,9 @@ pub fn emit_archive(
 /// The names that the object exports.
 fn exported(program: &Program, options: &EmitOptions) -> Result<Vec<String>, EmitError> {
     let prefix = prefix(program, options)?;
-    let mut names: Vec<String> = ENTRIES.iter().map(|def| format!("{prefix}_{}", def.model_name)).collect();
-    if typed_parameters(&program.sets[0], options.freestanding).is_some() {
+    let mut names: Vec<String> =
+        abi::entries(program.learns()).map(|def| format!("{prefix}_{}", def.model_name)).collect();
+    if typed_parameters(program, options.freestanding).is_some() {
         names.push(format!("{prefix}_run"));
     }
     Ok(names)

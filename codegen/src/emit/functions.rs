@@ -8,7 +8,7 @@
 //! | the rest | internal |
 
 use super::EmitError;
-use super::abi::{C, ENTRIES, Entry};
+use super::abi::{self, C, Entry};
 use cranelift_codegen::ir::{AbiParam, Signature, Type, types::I32, types::I64};
 use cranelift_module::{FuncId, Linkage, Module};
 use rustc_hash::FxHashMap;
@@ -57,7 +57,7 @@ pub enum Fun {
     Describe,
     /// `u32 shape_equal(port, const nncc_tensor *)`.
     ShapeEqual,
-    /// `i32 match_set(const nncc_tensor *inputs, const nncc_tensor *outputs or null)`: set or -1.
+    /// `i32 match_set(const nncc_tensor *inputs, count, const nncc_tensor *outputs or null, count)`: set or -1.
     MatchSet,
     /// `i32 enter(ctx)`: checks a context and takes it.
     Enter,
@@ -67,10 +67,16 @@ pub enum Fun {
     BindTensors,
     /// `i32 check_dtypes(ctx, ports, count, const nncc_tensor *)`.
     CheckDtypes,
-    /// `i32 shape_failure(ctx, inputs, outputs)`: finds the tensor to blame.
+    /// `i32 shape_failure(ctx, inputs, count, outputs, count)`: finds the tensor to blame.
     ShapeFailure,
     /// `i32 execute(ctx, u64 set)`: the step loop.
     Execute,
+    /// `i64 find_state(const char *name)`: its row in the tables, or 0.
+    FindState,
+    /// `i32 check_block(ctx, const void *block, u64 bytes)`: whether it is a block of this library's states.
+    CheckBlock,
+    /// `void copy(void *to, const void *from, u64 bytes)`: at any addresses.
+    Copy,
     /// `i32 trace(ctx, step, args, start, set and index)`: calls the hook.
     Trace,
     /// `u64 now(ctx)`: nanoseconds.
@@ -108,7 +114,7 @@ pub fn imports(freestanding: bool) -> &'static [(Fun, &'static str)] {
 }
 
 /// Internal functions with parameter and result types.
-const INTERNAL: [(Fun, &[Type], Option<Type>); 26] = [
+const INTERNAL: [(Fun, &[Type], Option<Type>); 29] = [
     (Fun::Cpuid, &[I32, I32, I64], None),
     (Fun::Xgetbv, &[], Some(I64)),
     (Fun::FpSwap, &[I32], Some(I32)),
@@ -119,13 +125,16 @@ const INTERNAL: [(Fun, &[Type], Option<Type>); 26] = [
     (Fun::Fail, &[I64, I32, I64], Some(I32)),
     (Fun::Describe, &[I64, I64], Some(I32)),
     (Fun::ShapeEqual, &[I64, I64], Some(I32)),
-    (Fun::MatchSet, &[I64, I64], Some(I32)),
+    (Fun::MatchSet, &[I64, I64, I64, I64], Some(I32)),
     (Fun::Enter, &[I64], Some(I32)),
     (Fun::Bind, &[I64, I64, I64, I64, I64], Some(I32)),
     (Fun::BindTensors, &[I64, I64, I64, I64, I64], Some(I32)),
     (Fun::CheckDtypes, &[I64, I64, I64, I64], Some(I32)),
-    (Fun::ShapeFailure, &[I64, I64, I64], Some(I32)),
+    (Fun::ShapeFailure, &[I64, I64, I64, I64, I64], Some(I32)),
     (Fun::Execute, &[I64, I64], Some(I32)),
+    (Fun::FindState, &[I64], Some(I64)),
+    (Fun::CheckBlock, &[I64, I64, I64], Some(I32)),
+    (Fun::Copy, &[I64, I64, I64], None),
     (Fun::Trace, &[I64, I64, I64, I64, I64], Some(I32)),
     (Fun::Now, &[I64], Some(I64)),
     (Fun::Parallel, &[I64], None),
@@ -165,7 +174,13 @@ pub struct Functions {
 
 impl Functions {
     /// Declares what a library has. `typed` is the parameter count of the typed convenience function, if there is one.
-    pub fn declare(module: &mut dyn Module, freestanding: bool, typed: Option<usize>) -> Result<Functions, EmitError> {
+    /// `learns` is whether the model has states.
+    pub fn declare(
+        module: &mut dyn Module,
+        freestanding: bool,
+        learns: bool,
+        typed: Option<usize>,
+    ) -> Result<Functions, EmitError> {
         let mut ids = FxHashMap::default();
         let mut add = |module: &mut dyn Module, fun, name: &str, linkage, params: &[Type], ret| {
             let signature = signature(module, params, ret);
@@ -182,12 +197,13 @@ impl Functions {
             let needs_threads = matches!(fun, Fun::Worker | Fun::Stop | Fun::FutexWait | Fun::FutexWake | Fun::Pause);
             let x86_only = matches!(fun, Fun::Cpuid | Fun::Xgetbv);
             let x86 = matches!(module.isa().triple().architecture, target_lexicon::Architecture::X86_64);
-            if (freestanding && needs_threads) || (x86_only && !x86) {
+            let needs_states = matches!(fun, Fun::FindState | Fun::CheckBlock | Fun::Copy);
+            if (freestanding && needs_threads) || (x86_only && !x86) || (needs_states && !learns) {
                 continue;
             }
             add(module, fun, &format!("nncc.{fun:?}").to_lowercase(), Linkage::Local, params, ret)?;
         }
-        for def in &ENTRIES {
+        for def in abi::entries(learns) {
             let params: Vec<Type> = def.params.iter().filter_map(|(ty, _)| ty.machine()).collect();
             let name = format!("nncc.{}", def.name);
             add(module, Fun::Entry(def.entry), &name, Linkage::Local, &params, C::machine(def.ret))?;

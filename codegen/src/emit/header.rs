@@ -4,12 +4,13 @@
 //! guarded by a macro of their own, so that headers of several models meet in one program; and the model's constants and
 //! functions, under its prefix.
 
-use super::abi::{self, ENTRIES, ERRORS};
+use super::abi::{self, ERRORS};
 use super::functions::imports;
 use super::library::typed_parameters;
 use super::{EmitError, EmitOptions, Emitted, c_identifier};
 use crate::backend::MachineCode;
-use crate::program::{LevelPlan, Port, Program, ShapeSet};
+use crate::program::{LevelPlan, Port, Program, Purpose, ShapeSet};
+use crate::state;
 use std::fmt::Write;
 
 /// The header of a program, when no library is written along with it: its constants need everything but the file.
@@ -26,9 +27,10 @@ pub fn header(program: &Program, options: &EmitOptions, emitted: &Emitted) -> St
     let mut out = String::new();
     let guard = emitted.prefix.to_uppercase();
     let name = comment_text(&program.name);
+    let learning = if program.learns() { LEARNING } else { "" };
     let _ = write!(
         out,
-        "/* {name}: compiled by nncc {version}; this file is generated.\n *\n{INTRODUCTION} */\n\
+        "/* {name}: compiled by nncc {version}; this file is generated.\n *\n{INTRODUCTION}{learning} */\n\
          #ifndef {guard}_H\n#define {guard}_H\n\n#include <stdint.h>\n\n",
         version = env!("CARGO_PKG_VERSION"),
     );
@@ -51,6 +53,15 @@ const INTRODUCTION: &str = " \
  * program. A shared library exports each under nncc_ as well (nncc_create, nncc_run, ...): the names by
  * which a program finds them in a library that it opens with dlopen. Where the two differ: nncc_run is
  * <model>_run_context here, because <model>_run is the typed function at the end.
+";
+
+const LEARNING: &str = " \
+*
+ * This library learns. What it learns is in a block of memory of the caller's, the states: nncc_init_state makes
+ * one, nncc_attach_state gives it to a context. Running a set of NNCC_PURPOSE_STEP is one step of learning: inputs
+ * are a batch, its targets and the learning rate. Sets of NNCC_PURPOSE_EVALUATE give prediction and loss, sets of
+ * NNCC_PURPOSE_INFER the prediction alone (with the moving averages of the weights where these are kept).
+ * nncc_run_tensors finds the set by the number and shapes of what it is given.
 ";
 
 const TYPES: &str = "\
@@ -135,6 +146,38 @@ typedef struct nncc_options {
 
 /* What a run needs; opaque. */
 typedef struct nncc_context nncc_context;
+
+/* Of libraries that learn (nncc MODEL.onnx --train): what a shape set is run for. */
+#define NNCC_PURPOSE_INFER 0u    /* the model alone, with what was learnt */
+#define NNCC_PURPOSE_STEP 1u     /* one step of learning: it changes the states */
+#define NNCC_PURPOSE_EVALUATE 2u /* the model as it infers, and its loss */
+
+/* What a state is. */
+#define NNCC_STATE_PARAMETER 0u /* a weight of the model */
+#define NNCC_STATE_STATISTIC 1u /* a running mean or variance of the model */
+#define NNCC_STATE_MOMENT 2u    /* what the optimizer remembers */
+#define NNCC_STATE_AVERAGE 3u   /* the moving average of a weight */
+
+/* A state: what a model that learns keeps from run to run. */
+typedef struct nncc_state {
+    nncc_tensor tensor; /* data is null */
+    uint64_t offset;    /* from the beginning of the block */
+    uint32_t role;      /* NNCC_STATE_PARAMETER, ... */
+    uint32_t reserved;
+} nncc_state;
+
+/* The beginning of a block of states. The states follow, each at a multiple of 64 bytes, row-major. A block holds no
+   address: it can be copied, written to a file and read again as it is. Numbers are little-endian. */
+typedef struct nncc_state_header {
+    uint64_t magic;   /* NNCC_STATE_MAGIC */
+    uint32_t version; /* of this format: 1 */
+    uint32_t reserved;
+    uint64_t bytes; /* of the whole block */
+    uint64_t hash;  /* of names, types, shapes and roles of the states */
+    int64_t seed;   /* of dropout; may be changed between runs */
+    int64_t steps;  /* done so far; optimizers correct their moments by it */
+} nncc_state_header;
+#define NNCC_STATE_MAGIC UINT64_C(0x7461747363636e6e) /* the bytes nnccstat */
 ";
 
 fn types(out: &mut String) {
@@ -153,6 +196,9 @@ fn types(out: &mut String) {
     out.push_str(TYPES);
     out.push_str("\n#endif /* NNCC_TYPES_H */\n\n");
 }
+
+const PURPOSES: [(Purpose, &str); 3] =
+    [(Purpose::Step, "STEP"), (Purpose::Evaluate, "EVALUATE"), (Purpose::Infer, "INFER")];
 
 fn constants(out: &mut String, program: &Program, options: &EmitOptions, emitted: &Emitted, guard: &str) {
     let set = &program.sets[0];
@@ -181,9 +227,21 @@ fn constants(out: &mut String, program: &Program, options: &EmitOptions, emitted
     let names: Vec<&str> = imports.iter().map(|(_, symbol)| *symbol).collect();
     let names = if names.is_empty() { String::new() } else { format!(" /* libc: {} */", names.join(", ")) };
     define("IMPORTS", &format_args!("{}u", imports.len()), &names);
+    if program.learns() {
+        let bytes = state::block_bytes(&program.states).unwrap_or(usize::MAX);
+        define("STATE_BYTES", &format_args!("UINT64_C({bytes})"), " /* the block of states; aligned to 64 bytes */");
+        define("STATE_COUNT", &format_args!("{}u", program.states.len()), "");
+        for (purpose, name) in PURPOSES {
+            if let Some(first) = program.sets.iter().position(|set| set.purpose == purpose) {
+                define(&format!("{name}_SET"), &format_args!("{first}u"), " /* the first of them */");
+            }
+        }
+    }
     out.push('\n');
     for (s, set) in program.sets.iter().enumerate() {
-        let _ = writeln!(out, "/* Shape set {s}");
+        let purpose = PURPOSES.iter().find(|(purpose, _)| *purpose == set.purpose && program.learns());
+        let purpose = purpose.map_or(String::new(), |(_, name)| format!(": NNCC_PURPOSE_{name}"));
+        let _ = writeln!(out, "/* Shape set {s}{purpose}");
         for (kind, ports) in [("input", &set.inputs), ("output", &set.outputs)] {
             for (i, port) in ports.iter().enumerate() {
                 let (dtype, shape, name) = (port.dtype.name(), &port.shape, comment_text(&port.name));
@@ -197,14 +255,14 @@ fn constants(out: &mut String, program: &Program, options: &EmitOptions, emitted
 
 fn functions(out: &mut String, program: &Program, options: &EmitOptions, emitted: &Emitted) {
     let prefix = &emitted.prefix;
-    for def in &ENTRIES {
+    for def in abi::entries(program.learns()) {
         comment(out, def.doc);
         let params: Vec<String> = def.params.iter().map(|(ty, name)| format!("{}{name}", ty.spelling())).collect();
         let params = if params.is_empty() { "void".to_owned() } else { params.join(", ") };
         let _ = writeln!(out, "{}{prefix}_{}({params});\n", def.ret.spelling(), def.model_name);
     }
     let set = &program.sets[0];
-    if typed_parameters(set, options.freestanding).is_some() {
+    if typed_parameters(program, options.freestanding).is_some() {
         let mut doc =
             vec!["Runs the model once on the shapes of set 0, with a context made for the call: for convenience."];
         if options.freestanding {

@@ -4,7 +4,7 @@
 //! code is written and executable afterwards, never both (`cranelift-jit` sees to it). The weights are written once, into
 //! pages that are then made read-only; beside them no copy is made.
 
-use super::abi::ENTRIES;
+use super::abi;
 use super::functions::Fun;
 use super::library;
 use super::{EmitError, EmitOptions, Emitted, baseline_isa, prefix};
@@ -73,7 +73,8 @@ pub fn jit(program: &Program, code: &[MachineCode], options: &EmitOptions) -> Re
     let weights = weights.make_read_only().map_err(memory)?;
     module.finalize_definitions()?;
     let address = |fun| module.get_finalized_function(library.functions.id(fun)) as usize;
-    let symbols = ENTRIES.iter().map(|def| (format!("nncc_{}", def.name), address(Fun::Entry(def.entry)))).collect();
+    let entries = abi::entries(program.learns());
+    let symbols = entries.map(|def| (format!("nncc_{}", def.name), address(Fun::Entry(def.entry)))).collect();
     let emitted = Emitted::new(prefix(program, options)?, program, &library);
     Ok(JitLibrary { module: Mutex::new(Some(module)), symbols, _weights: weights, emitted })
 }

@@ -9,7 +9,7 @@ use super::functions::{Fun, Functions};
 use super::tables::{self, Tables};
 use super::{EmitError, EmitOptions, entry, native};
 use crate::backend::MachineCode;
-use crate::program::{Program, ShapeSet};
+use crate::program::Program;
 use cranelift_codegen::Context;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{DataDescription, DataId, Linkage, Module};
@@ -28,7 +28,9 @@ pub struct Info {
     pub architecture: Architecture,
     /// Whether nothing may be imported.
     pub freestanding: bool,
-    /// Numbers of inputs, outputs, shape sets and CPU levels.
+    /// Whether the model has states.
+    pub learns: bool,
+    /// Numbers of inputs and outputs (of a set that has most), shape sets and CPU levels.
     pub inputs: usize,
     /// As above.
     pub outputs: usize,
@@ -84,8 +86,12 @@ pub fn lay_out_consts(program: &Program) -> (Vec<usize>, usize) {
     lay_out(program.consts.iter().map(|c| (c.data.len(), c.align)))
 }
 
-/// Whether the model gets a typed convenience function: its parameter list must stay readable.
-pub fn typed_parameters(set: &ShapeSet, freestanding: bool) -> Option<usize> {
+/// Whether the model gets a typed convenience function: it needs no states, and its parameter list must stay readable.
+pub fn typed_parameters(program: &Program, freestanding: bool) -> Option<usize> {
+    let set = &program.sets[0];
+    if program.learns() {
+        return None;
+    }
     let count = set.inputs.len() + set.outputs.len();
     (count <= 32).then_some(count + usize::from(freestanding))
 }
@@ -109,8 +115,8 @@ pub fn build(
     program.verify()?;
     assert_eq!(code.len(), program.kernels.len(), "one machine code for each kernel");
     let set = &program.sets[0];
-    let typed = typed_parameters(set, options.freestanding);
-    let functions = Functions::declare(module, options.freestanding, typed)?;
+    let typed = typed_parameters(program, options.freestanding);
+    let functions = Functions::declare(module, options.freestanding, program.learns(), typed)?;
     let tables_id = module.declare_data("nncc.tables", Linkage::Local, false, false)?;
     let weights_id = module.declare_data("nncc.weights", Linkage::Import, false, false)?;
 
@@ -124,6 +130,7 @@ pub fn build(
     let mut info = Info {
         architecture: program.targets[0].triple.architecture,
         freestanding: options.freestanding,
+        learns: program.learns(),
         inputs: set.inputs.len(),
         outputs: set.outputs.len(),
         sets: program.sets.len(),

@@ -3,7 +3,7 @@
 //! Exported symbols are aliases of local functions: `<prefix>_create` and so on, in a shared library also `nncc_create`, so
 //! that a program that opens any model finds them. Each kernel has a local symbol, for profilers and disassemblers.
 
-use super::abi::ENTRIES;
+use super::abi;
 use super::functions::Fun;
 use super::library::{self, Library};
 use super::{EmitError, EmitOptions, Emitted, baseline_isa, prefix};
@@ -48,7 +48,7 @@ pub fn parts(
     let mut module = ObjectModule::new(builder);
     let library = library::build(&mut module, program, code, options)?;
     let mut product = module.finish();
-    for def in &ENTRIES {
+    for def in abi::entries(program.learns()) {
         let id = library.functions.id(Fun::Entry(def.entry));
         alias(&mut product, id, format!("{prefix}_{}", def.model_name));
         if aliases {

@@ -5,20 +5,23 @@
 //!
 //! ```text
 //! levels    [code u32, name u32] * levels
-//! sets      [ports u32, plans u32] * sets
+//! sets      Set * sets                              fields: mod set
 //!   ports     Port * (inputs + outputs)             fields: mod port
 //!   plans     Plan * levels                         fields: mod plan
 //!     steps     Step * n                            fields: mod step
 //!       args      u64 * n: offset << 24 | base
 //!       results   Result * n                        fields: mod result
+//! states    State * states                          fields: mod state
 //! errors    sentence u32 * codes
 //! ```
 //!
-//! A base is a number of the pointer table that each context holds: the arena, the weights, the inputs, the outputs.
+//! A base is a number of the pointer table that each context holds: the arena, the weights, the block of states, the inputs,
+//! the outputs.
 
 use super::EmitError;
 use super::abi;
 use crate::program::{Arg, LevelPlan, Port, Program, ShapeSet, Step, StepResult};
+use crate::state::{self, Initial, State};
 use crate::target::Level;
 use rustc_hash::FxHashMap;
 
@@ -29,8 +32,33 @@ pub const BASE_BITS: u32 = 24;
 pub const BASE_ARENA: u64 = 0;
 /// The base number of the weights.
 pub const BASE_WEIGHTS: u64 = 1;
+/// The base number of the block of states; null while none is attached.
+pub const BASE_STATE: u64 = 2;
 /// The base number of input 0; the other inputs follow, then the outputs.
-pub const BASE_INPUTS: u64 = 2;
+pub const BASE_INPUTS: u64 = 3;
+
+/// Fields of a shape set.
+pub mod set {
+    #![allow(missing_docs, reason = "offsets; named as the fields of ShapeSet")]
+    pub const PORTS: i32 = 0;
+    pub const PLANS: i32 = 4;
+    pub const INPUTS: i32 = 8;
+    pub const OUTPUTS: i32 = 12;
+    pub const PURPOSE: i32 = 16;
+    pub const SIZE: i32 = 20;
+}
+
+/// Fields of a state: those of a port that describe it, and where it comes from.
+pub mod state_row {
+    #![allow(missing_docs, reason = "offsets; named as the fields of State")]
+    pub use super::port::{BYTES, NAME};
+    pub const ROLE: i32 = 24;
+    /// 1 when `SOURCE` is eight bytes to be repeated, 0 when it is an offset into the weights.
+    pub const SPLAT: i32 = 28;
+    pub const OFFSET: i32 = 32;
+    pub const SOURCE: i32 = 40;
+    pub const SIZE: i32 = 48;
+}
 
 /// Fields of a port: an input or output in a shape set.
 pub mod port {
@@ -125,12 +153,39 @@ pub struct Tables {
     pub errors: u32,
     /// Offset of the sentence for an unknown code.
     pub unknown_error: u32,
+    /// Offset of the state table.
+    pub states: u32,
+    /// How many states there are.
+    pub state_count: usize,
+    /// Bytes of their block.
+    pub state_bytes: u64,
+    /// By what a block is known.
+    pub state_hash: u64,
+    /// What can be wrong with one.
+    pub faults: Faults,
     /// The most arguments of a step.
     pub max_args: usize,
     /// The most results of a step.
     pub max_results: usize,
     /// Offsets of the plans' stack bounds, with the plan's level index: filled in when the code is compiled.
     stack_fields: Vec<(usize, usize)>,
+}
+
+/// Offsets of the sentences on blocks of states; all 0 in a library without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// A run without one.
+    pub missing: u32,
+    /// The header is none.
+    pub foreign: u32,
+    /// The header is that of other states.
+    pub other: u32,
+    /// It ends early.
+    pub short: u32,
+    /// Its address.
+    pub misaligned: u32,
+    /// A name that no state has.
+    pub unnamed: u32,
 }
 
 impl Tables {
@@ -157,9 +212,14 @@ pub fn build(program: &Program, kernel_offsets: &[usize], const_offsets: &[usize
     let levels = writer.words(levels.as_flattened());
     let mut sets = Vec::new();
     for set in &program.sets {
-        sets.push([writer.ports(set)?, writer.plans(set)?]);
+        let counts = [set.inputs.len(), set.outputs.len()].map(|n| n as u32);
+        sets.push([writer.ports(set)?, writer.plans(set)?, counts[0], counts[1], set.purpose as u32]);
     }
     let sets = writer.words(sets.as_flattened());
+    let states: Vec<u8> = program.states.iter().flat_map(|state| writer.state(state).0).collect();
+    let states = writer.append(&states);
+    let state_bytes = state::block_bytes(&program.states).expect("verified") as u64;
+    let faults = if program.learns() { writer.faults(state_bytes) } else { Faults::default() };
     let errors: Vec<u32> = abi::ERRORS.iter().map(|(_, _, sentence)| writer.string(sentence)).collect();
     let errors = writer.words(&errors);
     let unknown_error = writer.string("no such error code");
@@ -175,6 +235,11 @@ pub fn build(program: &Program, kernel_offsets: &[usize], const_offsets: &[usize
         name,
         errors,
         unknown_error,
+        states,
+        state_count: program.states.len(),
+        state_bytes,
+        state_hash: state::hash(&program.states),
+        faults,
         max_args: steps().map(|step| step.args.len()).max().unwrap_or(0),
         max_results: steps().map(|step| step.results.len()).max().unwrap_or(0),
         stack_fields: writer.stack,
@@ -254,16 +319,55 @@ impl Writer<'_> {
             port::BAD_ALIGN,
             self.string(&format!("{who}: the buffer must be aligned to {size} bytes, for {dtype}")),
         );
-        let ports = |set: &ShapeSet| {
-            if kind == "input" { set.inputs[index].shape.clone() } else { set.outputs[index].shape.clone() }
+        let port_of = |set: &ShapeSet| {
+            let ports = if kind == "input" { &set.inputs } else { &set.outputs };
+            ports.get(index).map(|port| format!("{:?}", port.shape))
         };
-        let mut shapes: Vec<String> = self.program.sets.iter().map(|set| format!("{:?}", ports(set))).collect();
-        shapes.dedup();
+        let mut shapes: Vec<String> = Vec::new();
+        for shape in self.program.sets.iter().filter_map(port_of) {
+            if !shapes.contains(&shape) {
+                shapes.push(shape);
+            }
+        }
         let more = if shapes.len() > 8 { " or one of the further sets" } else { "" };
         shapes.truncate(8);
         record.u32(port::BAD_SHAPE, self.string(&format!("{who}: the shape must be {}{more}", shapes.join(" or "))));
         let bytes = port.bytes().unwrap_or(usize::MAX);
         record.u32(port::BAD_SIZE, self.string(&format!("{who}: the buffer must have at least {bytes} bytes")));
+    }
+
+    fn state(&mut self, state: &State) -> Record {
+        let port = &state.port;
+        let mut record = Record::new(state_row::SIZE);
+        record.u64(port::BYTES, port.bytes().unwrap_or(usize::MAX) as u64);
+        record.u32(port::NAME, self.string(&port.name));
+        record.u32(port::DTYPE, abi::dtype_code(port.dtype));
+        record.u32(port::RANK, port.shape.len() as u32);
+        record.u32(port::SHAPE, self.shape(&port.shape));
+        record.u32(state_row::ROLE, state.role as u32);
+        record.u64(state_row::OFFSET, state.offset as u64);
+        let (splat, source) = match state.initial {
+            Initial::Splat(pattern) => (1, u64::from_le_bytes(pattern)),
+            Initial::Const(id) => (0, self.const_offsets[id.0 as usize] as u64),
+        };
+        record.u32(state_row::SPLAT, splat);
+        record.u64(state_row::SOURCE, source);
+        record
+    }
+
+    /// The sentences for what can be wrong with a block at run time.
+    fn faults(&mut self, bytes: u64) -> Faults {
+        let align = abi::WORKSPACE_ALIGN;
+        Faults {
+            missing: self.string("the context has no block of states: nncc_attach_state gives it one"),
+            foreign: self
+                .string("this is no block of states of a format that the library knows: its header says other things"),
+            other: self
+                .string("this is the block of another model, or of another way to train this one: its hash differs"),
+            short: self.string(&format!("the block of states must have at least {bytes} bytes")),
+            misaligned: self.string(&format!("the block of states must be aligned to {align} bytes")),
+            unnamed: self.string("no state has this name"),
+        }
     }
 
     fn plans(&mut self, set: &ShapeSet) -> Result<u32, EmitError> {
@@ -331,6 +435,7 @@ impl Writer<'_> {
             Arg::Const(id, offset) => (BASE_WEIGHTS, self.const_offsets[id.0 as usize] + offset),
             Arg::Input(index, offset) => (BASE_INPUTS + u64::from(index), offset),
             Arg::Output(index, offset) => (BASE_INPUTS + set.inputs.len() as u64 + u64::from(index), offset),
+            Arg::State(offset) => (BASE_STATE, offset),
         };
         if base >= 1 << BASE_BITS {
             return Err(EmitError::TooLarge {

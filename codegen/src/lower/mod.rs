@@ -72,7 +72,9 @@ pub use algorithm::{AlgorithmOptions, Algorithms, WinogradUse};
 pub use cx::{Call, LowerCx, Operand};
 pub use placement::{Placement, Separate};
 
-use crate::program::{LevelPlan, Port, Program, ProgramError, ShapeSet};
+use crate::pack::Packed;
+use crate::program::{LevelPlan, Port, Program, ProgramError, Purpose, ShapeSet};
+use crate::state::{self, Binding, StateSource};
 use crate::target::Target;
 use nncc_ir::{Graph, Layout, Op, Pointwise, TensorType, ValueId};
 use pools::Pools;
@@ -157,6 +159,12 @@ pub fn lower(
     targets: &[Target],
     algorithms: &Algorithms,
 ) -> Result<Program, LowerError> {
+    require_row_major(sets)?;
+    lower_any_layout(name, sets, targets, algorithms)
+}
+
+/// Callers see inputs, outputs and states in the plain order.
+fn require_row_major(sets: &[SetSource<'_>]) -> Result<(), LowerError> {
     for graph in sets.iter().map(|set| set.graph) {
         let ports = graph.inputs().iter().map(|&node| ValueId { node, out: 0 });
         for v in ports.chain(graph.outputs().iter().map(|&(_, v)| v)) {
@@ -166,7 +174,36 @@ pub fn lower(
             }
         }
     }
-    lower_any_layout(name, sets, targets, algorithms)
+    Ok(())
+}
+
+/// Lowers a model that learns: `bindings` say for each set which of its graph's inputs and outputs are `states`.
+///
+/// # Errors
+/// As [`lower`]; states beyond what can be addressed.
+pub fn lower_learning(
+    name: &str,
+    sets: &[SetSource<'_>],
+    bindings: &[Binding],
+    states: &[StateSource],
+    targets: &[Target],
+    algorithms: &Algorithms,
+) -> Result<Program, LowerError> {
+    let internal = |what: &str| LowerError::Internal { node: "states".into(), what: what.into() };
+    let ports = |set: &SetSource<'_>| (set.graph.inputs().len(), set.graph.outputs().len());
+    if !sets.iter().map(ports).eq(bindings.iter().map(|b| (b.inputs.len(), b.outputs.len()))) {
+        return Err(internal("bindings that are not those of the sets' inputs and outputs"));
+    }
+    require_row_major(sets)?;
+    let mut program = lower_sets(name, sets, targets, algorithms, |pools| {
+        state::lay_out(states, &mut |value| pools.packed(Packed::raw(value)))
+            .ok_or_else(|| internal("together larger than memory"))
+    })?;
+    for (set, binding) in program.sets.iter_mut().zip(bindings) {
+        state::bind(set, binding, &program.states);
+    }
+    program.verify()?;
+    Ok(program)
 }
 
 /// [`lower`] for graphs whose inputs and outputs may be blocked, as no model's are: for tests of kernels on blocked values.
@@ -176,13 +213,24 @@ pub(crate) fn lower_any_layout(
     targets: &[Target],
     algorithms: &Algorithms,
 ) -> Result<Program, LowerError> {
+    let program = lower_sets(name, sets, targets, algorithms, |_| Ok(vec![]))?;
+    program.verify()?;
+    Ok(program)
+}
+
+fn lower_sets(
+    name: &str,
+    sets: &[SetSource<'_>],
+    targets: &[Target],
+    algorithms: &Algorithms,
+    states: impl FnOnce(&mut Pools) -> Result<Vec<state::State>, LowerError>,
+) -> Result<Program, LowerError> {
     let mut pools = Pools::default();
     let sets =
         sets.iter().map(|set| lower_set(*set, targets, algorithms, &mut pools)).collect::<Result<Vec<_>, _>>()?;
+    let states = states(&mut pools)?;
     let (consts, kernels) = pools.into_parts();
-    let program = Program { name: name.into(), targets: targets.to_vec(), consts, kernels, sets };
-    program.verify()?;
-    Ok(program)
+    Ok(Program { name: name.into(), targets: targets.to_vec(), consts, kernels, states, sets })
 }
 
 fn lower_set(
@@ -202,7 +250,7 @@ fn lower_set(
     let inputs = inputs.collect::<Result<_, LowerError>>()?;
     let outputs = set.graph.outputs().iter().map(|(name, v)| port(name, *v)).collect::<Result<_, LowerError>>()?;
     let levels = targets.iter().map(|t| lower_level(set, t, algorithms, pools)).collect::<Result<_, _>>()?;
-    Ok(ShapeSet { inputs, outputs, levels })
+    Ok(ShapeSet { purpose: Purpose::Infer, inputs, outputs, levels })
 }
 
 fn lower_level(

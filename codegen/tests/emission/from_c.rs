@@ -54,6 +54,25 @@ fn freestanding_library_runs_without_libc() {
     }
 }
 
+/// A library that learns, in a program without libc: see learning.c.
+#[test]
+fn states_in_right_and_wrong_calls() {
+    for machine in machines() {
+        let dir = TempDir::new(&format!("learning-{}", machine.targets[0].level.name()));
+        let (program, code) = learner(machine.targets.clone());
+        let options = EmitOptions { freestanding: true, ..Default::default() };
+        let object = dir.0.join("learner.o");
+        let emitted = emit::emit_object(&program, &code, &options, &object).unwrap();
+        std::fs::write(dir.0.join("learner.h"), emit::header(&program, &options, &emitted)).unwrap();
+        let driver = dir.0.join("driver");
+        let mut cc = Command::new(machine.cc);
+        cc.arg("-std=c11").args(WARNINGS).args(["-O1", "-ffp-contract=off", "-ffreestanding", "-fno-builtin"]);
+        cc.args(["-fno-stack-protector", "-nostdlib", "-static"]).arg("-I").arg(&dir.0);
+        run(cc.arg(source("learning.c")).arg(&object).arg("-o").arg(&driver));
+        run(&mut on(&machine, &driver));
+    }
+}
+
 /// Archives of two models link into one C program and one C++ program.
 #[test]
 fn two_models_link_into_one_program() {

@@ -6,7 +6,9 @@ use nncc_codegen::emit::{self, EmitOptions, abi};
 use nncc_codegen::program::*;
 use nncc_codegen::target::{Level, Target};
 use nncc_runtime::ffi::{self, AbiTable};
-use nncc_runtime::{Context, ContextOptions, DType, ErrorKind, Library, LoadError, TensorView, TensorViewMut};
+use nncc_runtime::{
+    Context, ContextOptions, DType, ErrorKind, Library, LoadError, Purpose, StateBlock, TensorView, TensorViewMut,
+};
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -43,9 +45,11 @@ fn want(rows: usize) -> Vec<f32> {
 
 #[test]
 fn runtime_layouts_are_the_emitted_ones() {
+    use abi::{bounds, event, options, state, step, tensor};
+    use nncc_codegen::state::header;
     macro_rules! same {
         ($raw:ident, $module:ident: $($field:ident = $constant:ident),*) => {
-            $(assert_eq!(offset_of!(ffi::$raw, $field), abi::$module::$constant as usize);)*
+            $(assert_eq!(offset_of!(ffi::$raw, $field), $module::$constant as usize);)*
         };
     }
     same!(RawTensor, tensor: data = DATA, shape = SHAPE, name = NAME, bytes = BYTES, dtype = DTYPE, rank = RANK, layout = LAYOUT);
@@ -56,6 +60,9 @@ fn runtime_layouts_are_the_emitted_ones() {
     same!(RawOptions, options: workspace_bytes = WORKSPACE_BYTES, parallel_for = PARALLEL_FOR, clock = CLOCK);
     same!(RawOptions, options: parallel_user = PARALLEL_USER, clock_user = CLOCK_USER);
     same!(Bounds, bounds: arena_bytes = ARENA, scratch_bytes = SCRATCH, stack_bytes = STACK, code_bytes = CODE);
+    same!(RawState, state: tensor = TENSOR, offset = OFFSET, role = ROLE, reserved = RESERVED);
+    same!(RawStateHeader, header: magic = MAGIC, version = VERSION, bytes = BYTES, hash = HASH, seed = SEED, steps = STEPS);
+    assert_eq!(size_of::<ffi::RawState>(), abi::state::SIZE as usize);
     same!(Bounds, bounds: weight_bytes = WEIGHTS, macs = MACS, imports = IMPORTS);
     assert_eq!(size_of::<ffi::Bounds>(), abi::bounds::SIZE as usize);
     assert_eq!(size_of::<ffi::RawTensor>(), abi::tensor::SIZE as usize);
@@ -201,6 +208,58 @@ fn trace_hook_sees_each_step_and_can_stop() {
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"in the hook"));
     context.set_trace(None);
     assert!(context.run_owned(&inputs).is_ok());
+}
+
+/// States through the run time: steps, the same in several contexts, saved and loaded, wrong blocks.
+#[test]
+fn states_are_learnt_saved_and_loaded() {
+    let (program, code) = learner(if cfg!(target_arch = "x86_64") { x86_64() } else { aarch64() });
+    let dir = TempDir::new("states");
+    let path = dir.0.join("learner.so");
+    emit::emit_shared(&program, &code, &EmitOptions::default(), &path).unwrap();
+    // SAFETY: just written.
+    let library = unsafe { Library::open(path) }.unwrap();
+    assert_eq!(library.states()[1].port.shape, [3]);
+    assert_eq!((library.purpose(0), library.inputs(0).len(), library.inputs(2).len()), (Purpose::Step, 3, 1));
+    let mut states = StateBlock::new(&library, 5).unwrap();
+    let fresh = states.bytes().to_vec();
+    let mut context = Context::new(&library).unwrap();
+    let (x, target, rate) = (input(4), vec![1.0_f32; ROW], [0.1_f32]);
+    let row = [1, ROW];
+    let all = [TensorView::new(&x, &[4, ROW]), TensorView::new(&target, &row), TensorView::new(&rate, &[])];
+    let run = |context: &mut Context, states: &mut StateBlock, count: usize| {
+        let (mut y, mut sum) = (vec![0.0_f32; 4 * ROW], vec![0.0_f32; ROW]);
+        let mut outputs = [TensorViewMut::new(&mut y, &[4, ROW]), TensorViewMut::new(&mut sum, &row)];
+        match count {
+            3 => context.run_learning(states, &all, &mut outputs)?,
+            _ => context.run_learnt(states, &all[..count], &mut outputs[..count])?,
+        }
+        Ok::<_, nncc_runtime::RunError>(sum[1])
+    };
+    assert_eq!(run(&mut context, &mut states, 3), Ok(weight(1)));
+    assert_eq!((run(&mut context, &mut states, 2), states.steps(), states.seed()), (Ok(2.0 * weight(1)), 1, 5));
+    run(&mut context, &mut states, 1).unwrap();
+    assert_eq!(states.get(0).bytes()[4..8], (2.0 * weight(1)).to_le_bytes());
+    let refused = context.run_learnt(&states, &all, &mut []).unwrap_err();
+    assert_eq!((refused.kind, states.steps()), (ErrorKind::State, 1));
+    assert_eq!(context.run_owned(&all).unwrap_err().kind, ErrorKind::State, "no block is left attached");
+
+    let learnt = states.bytes().to_vec();
+    states.load(&fresh).unwrap();
+    assert_eq!((run(&mut context, &mut states, 2), states.steps()), (Ok(weight(1)), 0));
+    assert!(states.get_mut(0).copy_from_bytes(&[0; 4 * ROW]) && !states.get_mut(0).copy_from_bytes(&[0; 4]));
+    assert_eq!(run(&mut context, &mut states, 2), Ok(0.0));
+    states.load(&learnt).unwrap();
+    let kind = |result: Result<(), nncc_runtime::RunError>| result.unwrap_err().kind;
+    assert_eq!(kind(states.load(&learnt[..learnt.len() - 1])), ErrorKind::Size);
+    assert_eq!(kind(states.load(&learnt[..20])), ErrorKind::Size);
+    assert_eq!(kind(states.load(&vec![1; learnt.len()])), ErrorKind::State);
+    assert_eq!(states.bytes(), learnt);
+
+    let none = in_memory();
+    assert_eq!((kind(StateBlock::new(&none, 0).map(drop)), none.states().len()), (ErrorKind::State, 0));
+    let other = run(&mut Context::new(&none).unwrap(), &mut states, 3);
+    assert_eq!(other.unwrap_err().to_string(), "the library does not learn");
 }
 
 /// A library of before a description function came still loads and runs; one without a function that runs need does not.

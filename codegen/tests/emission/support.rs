@@ -12,6 +12,7 @@ use nncc_codegen::backend::MachineCode;
 use nncc_codegen::cost::Cost;
 use nncc_codegen::kir;
 use nncc_codegen::program::*;
+use nncc_codegen::state::{Initial, Role, State};
 use nncc_codegen::target::Target;
 use nncc_ir::{DType, Layout};
 use std::path::{Path, PathBuf};
@@ -137,6 +138,7 @@ pub fn affine(targets: Vec<Target>) -> (Program, Vec<MachineCode>) {
         name: "affine".into(),
         consts: vec![row(weight), row(bias)],
         kernels,
+        states: vec![],
         sets: [4, 9].map(|n| affine_set(n, &targets)).into(),
         targets,
     };
@@ -175,10 +177,63 @@ fn affine_set(n: usize, targets: &[Target]) -> ShapeSet {
         scratch_bytes: 4 * ROW,
     };
     ShapeSet {
+        purpose: Purpose::Infer,
         inputs: vec![port("x")],
         outputs: vec![port("y")],
         levels: targets.iter().enumerate().map(plan).collect(),
     }
+}
+
+/// A model that learns, of the same kernels: y = x * w and sum = target * w; a step then doubles w, where it lies.
+pub fn learner(targets: Vec<Target>) -> (Program, Vec<MachineCode>) {
+    let (mut program, code) = affine(targets);
+    let port = |name: &str, shape: &[usize]| Port { name: name.into(), dtype: DType::F32, shape: shape.to_vec() };
+    let half = [0.25_f32.to_le_bytes(); 2].concat();
+    program.name = "learner".into();
+    program.states = vec![
+        State { port: port("w", &[ROW]), role: Role::Parameter, offset: 64, initial: Initial::Const(ConstId(0)) },
+        State {
+            port: port("m/w", &[3]),
+            role: Role::Moment,
+            offset: 320,
+            initial: Initial::Splat(half.try_into().expect("eight bytes")),
+        },
+    ];
+    let inputs = [port("x", &[4, ROW]), port("target", &[1, ROW]), port("rate", &[])];
+    let outputs = [port("y", &[4, ROW]), port("sum", &[1, ROW])];
+    let w = Arg::State(64);
+    let set = |purpose: Purpose, input_count: usize, output_count: usize| {
+        let plan = |(level, target): (usize, &Target)| {
+            let (mul, add) = (KernelId(2 * level as u32), KernelId(2 * level as u32 + 1));
+            let step = |name: &str, kernel, tasks, args: [Arg; 3]| Step {
+                name: name.into(),
+                op: name.into(),
+                kernel,
+                args: args.into(),
+                tasks,
+                macs: 0,
+                bytes: 0,
+                weight_bytes: 0,
+                results: vec![],
+            };
+            let mut steps = vec![step("mul", mul, 4, [Arg::Input(0, 0), w, Arg::Output(0, 0)])];
+            if output_count > 1 {
+                steps.push(step("sum", mul, 1, [Arg::Input(1, 0), w, Arg::Output(1, 0)]));
+            }
+            if purpose == Purpose::Step {
+                steps.push(step("learn", add, 1, [w, w, w]));
+            }
+            LevelPlan { level: target.level, steps, arena_bytes: 0, scratch_bytes: 4 * ROW }
+        };
+        ShapeSet {
+            purpose,
+            inputs: inputs[..input_count].to_vec(),
+            outputs: outputs[..output_count].to_vec(),
+            levels: program.targets.iter().enumerate().map(plan).collect(),
+        }
+    };
+    program.sets = vec![set(Purpose::Step, 3, 2), set(Purpose::Evaluate, 2, 2), set(Purpose::Infer, 1, 1)];
+    (program, code)
 }
 
 /// x86-64 at two levels.

@@ -22,7 +22,7 @@ pub mod step;
 pub use losses::Loss;
 pub use optimizers::{Optimizer, Parameter};
 pub use options::{Clip, Group, TrainingOptions};
-pub use step::{EvaluationGraph, Gather, State, StateKind, TrainingGraph, evaluation_graph, training_step};
+pub use step::{EvaluationGraph, Gather, State, StateKind, TrainingGraph, evaluation_graph, inference, training_step};
 
 use crate::autodiff::AutodiffError;
 

@@ -164,19 +164,45 @@ fn rectified(g: &Graph, order: &[NodeId]) -> Vec<String> {
     order.iter().filter(|n| matches!(g.op(**n), Op::Relu(_))).map(|n| name_of(g, *n).to_string()).collect()
 }
 
-/// Makes the training step of a model.
-pub fn training_step(forward: &Graph, options: &TrainingOptions) -> Result<TrainingGraph, TrainingError> {
-    options.check()?;
+impl TrainingGraph {
+    /// The place of seed and number of the step among the inputs of the step.
+    pub fn seed_and_step(&self) -> usize {
+        self.target + 2
+    }
+}
+
+/// The model as it infers with what was learnt: its own inputs, then parameters and statistics in the states' order.
+pub fn inference(forward: &Graph, options: &TrainingOptions) -> Result<Graph, TrainingError> {
     let order = forward.topological_order().ok_or_else(|| TrainingError::Bug("the graph has a cycle".into()))?;
-    let roles = parameters::find(forward, &order);
+    let mut graph = forward.clone();
+    for (n, _) in learned(forward, &order, options)? {
+        become_input(&mut graph, n);
+    }
+    if let Some(&(_, prediction)) = graph.outputs().first() {
+        remove_dropouts(&mut graph, prediction);
+    }
+    Ok(graph)
+}
+
+/// The constants that become states, in their order.
+fn learned(forward: &Graph, order: &[NodeId], options: &TrainingOptions) -> Result<Vec<(NodeId, Role)>, TrainingError> {
+    let roles = parameters::find(forward, order);
     if !roles.iter().any(|(_, role)| *role == Role::Parameter) {
         return Err(TrainingError::NoParameters("no weight of it is a constant that an operator learns by"));
     }
     let frozen = |n: NodeId| options.group(name_of(forward, n)).is_some_and(|g| g.frozen);
     let kept: Vec<(NodeId, Role)> = roles.iter().filter(|(n, _)| !frozen(*n)).copied().collect();
-    if !kept.iter().any(|(_, role)| *role == Role::Parameter) {
-        return Err(TrainingError::NoParameters("every parameter is frozen"));
+    match kept.iter().any(|(_, role)| *role == Role::Parameter) {
+        true => Ok(kept),
+        false => Err(TrainingError::NoParameters("every parameter is frozen")),
     }
+}
+
+/// Makes the training step of a model.
+pub fn training_step(forward: &Graph, options: &TrainingOptions) -> Result<TrainingGraph, TrainingError> {
+    options.check()?;
+    let order = forward.topological_order().ok_or_else(|| TrainingError::Bug("the graph has a cycle".into()))?;
+    let kept = learned(forward, &order, options)?;
     let prediction = forward.outputs().first().ok_or(TrainingError::NoParameters("it has no output"))?.1;
     let mut notes = notes(forward, &order);
     let loss_operand = before_activation(forward, prediction, &options.loss, &mut notes);

@@ -3,7 +3,7 @@
 use crate::emit::abi::Error;
 use crate::emit::clif::Code;
 use crate::emit::functions::Fun;
-use crate::emit::tables::{plan, port};
+use crate::emit::tables::{plan, port, set};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -63,6 +63,16 @@ pub mod worker {
     pub const SIZE: i64 = 64;
 }
 
+/// The ports of a set: addresses of the first input's and output's rows, and how many there are, `I64`.
+#[derive(Clone, Copy)]
+#[allow(missing_docs, reason = "named")]
+pub struct Ports {
+    pub inputs: Value,
+    pub input_count: Value,
+    pub outputs: Value,
+    pub output_count: Value,
+}
+
 impl Code<'_> {
     /// The address of the tables.
     pub fn tables(&mut self) -> Value {
@@ -83,26 +93,26 @@ impl Code<'_> {
         self.b.ins().iadd(tables, offset)
     }
 
-    /// The first port (input 0) of a set, an `I64` in range.
-    pub fn ports(&mut self, set: Value) -> Value {
+    /// The row of a set, an `I64` in range.
+    pub fn set_row(&mut self, set: Value) -> Value {
         let sets = self.info.tables.sets;
         let sets = self.table(sets);
-        let row = self.element(sets, set, 8);
-        self.follow(row, 0)
+        self.element(sets, set, i64::from(set::SIZE))
     }
 
-    /// The port of output 0, given that of input 0.
-    pub fn output_ports(&mut self, ports: Value) -> Value {
-        let bytes = self.info.inputs as i64 * i64::from(port::SIZE);
-        self.b.ins().iadd_imm_s(ports, bytes)
+    /// A set's ports: the first inputs, then the outputs, by its row.
+    pub fn ports(&mut self, row: Value) -> Ports {
+        let inputs = self.follow(row, set::PORTS);
+        let input_count = self.load_u32(row, set::INPUTS);
+        let output_count = self.load_u32(row, set::OUTPUTS);
+        let outputs = self.element(inputs, input_count, i64::from(port::SIZE));
+        Ports { inputs, input_count, outputs, output_count }
     }
 
     /// The plan of a set at a level, both `I64` and in range.
     pub fn plan(&mut self, set: Value, level: Value) -> Value {
-        let sets = self.info.tables.sets;
-        let sets = self.table(sets);
-        let row = self.element(sets, set, 8);
-        let plans = self.follow(row, 4);
+        let row = self.set_row(set);
+        let plans = self.follow(row, set::PLANS);
         self.element(plans, level, i64::from(plan::SIZE))
     }
 

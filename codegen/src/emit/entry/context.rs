@@ -14,7 +14,7 @@ use crate::emit::abi::{self, Entry, Error, WORKSPACE_ALIGN, options};
 use crate::emit::clif::{Code, I32, I64};
 use crate::emit::functions::Fun;
 use crate::emit::library::{Builder, Info};
-use crate::emit::tables::plan;
+use crate::emit::tables::{BASE_INPUTS, plan};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -36,7 +36,7 @@ pub fn records(info: &Info) -> i64 {
 }
 
 fn records_at(ports: usize) -> usize {
-    (field::BASES as usize + 8 * (2 + ports)).next_multiple_of(WORKSPACE_ALIGN)
+    (field::BASES as usize + 8 * (BASE_INPUTS as usize + ports)).next_multiple_of(WORKSPACE_ALIGN)
 }
 
 /// Bytes of the head of a context with so many inputs and outputs together, and threads.

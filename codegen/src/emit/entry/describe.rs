@@ -1,5 +1,6 @@
 //! Entry points that describe the model: plain reads of the tables.
 
+use super::access::Ports;
 use crate::emit::EmitError;
 use crate::emit::abi::{self, Entry, Error};
 use crate::emit::clif::{Code, I32, I64};
@@ -28,8 +29,8 @@ pub fn define(builder: &mut Builder, info: &Info) -> Result<(), EmitError> {
     builder.define(info, Fun::Entry(Entry::ErrorMessage), error_message)?;
     builder.define(info, Fun::Entry(Entry::LevelName), level_name)?;
     builder.define(info, Fun::Describe, describe)?;
-    builder.define(info, Fun::Entry(Entry::Input), |c| port_entry(c, 0, info.inputs))?;
-    builder.define(info, Fun::Entry(Entry::Output), |c| port_entry(c, info.inputs, info.outputs))?;
+    builder.define(info, Fun::Entry(Entry::Input), |c| port_entry(c, |ports| (ports.inputs, ports.input_count)))?;
+    builder.define(info, Fun::Entry(Entry::Output), |c| port_entry(c, |ports| (ports.outputs, ports.output_count)))?;
     builder.define(info, Fun::Entry(Entry::StepCount), step_count)?;
     builder.define(info, Fun::Entry(Entry::Step), step_entry)?;
     for (entry, field) in
@@ -95,17 +96,17 @@ fn describe(c: &mut Code) {
     c.ret32(0);
 }
 
-fn port_entry(c: &mut Code, first: usize, count: usize) {
+fn port_entry(c: &mut Code, which: fn(Ports) -> (Value, Value)) {
     let [set, index, out] = c.params();
     let is_set = c.below(set, c.info.sets);
     c.require(is_set, Error::Set);
-    let is_port = c.below(index, count);
+    let (set, index) = (c.wide(set), c.wide(index));
+    let row = c.set_row(set);
+    let (rows, count) = which(c.ports(row));
+    let is_port = c.b.ins().icmp(IntCC::UnsignedLessThan, index, count);
     c.require(is_port, Error::Index);
     c.require(out, Error::Null);
-    let (set, index) = (c.wide(set), c.wide(index));
-    let ports = c.ports(set);
-    let index = c.b.ins().iadd_imm_s(index, first as i64);
-    let row = c.element(ports, index, i64::from(port::SIZE));
+    let row = c.element(rows, index, i64::from(port::SIZE));
     let code = c.call(Fun::Describe, &[row, out]);
     c.ret(&[code]);
 }

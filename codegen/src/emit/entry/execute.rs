@@ -10,7 +10,9 @@ use crate::emit::clif::{Code, I32, I64};
 use crate::emit::functions::Fun;
 use crate::emit::library::{Builder, Info};
 use crate::emit::native::default_fp_control;
-use crate::emit::tables::{BASE_ARENA, BASE_BITS, plan, result, step};
+use crate::emit::tables::{BASE_ARENA, BASE_BITS, BASE_STATE, plan, result, set, step};
+use crate::program::Purpose;
+use crate::state::header;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -39,6 +41,18 @@ pub fn call_kernel(c: &mut Code, kernel: Value, args: Value, scratch: Value, beg
 
 fn execute(c: &mut Code) {
     let [context, set] = c.params();
+    if c.info.learns {
+        let block = c.load(I64, context, field::BASES + 8 * BASE_STATE as i32);
+        let missing = c.info.tables.faults.missing;
+        c.if_else(
+            block,
+            |_| {},
+            |c| {
+                let message = c.table(missing);
+                c.fail_with(context, Error::State, message);
+            },
+        );
+    }
     let level = c.load_u32(context, field::LEVEL);
     let plan = c.plan(set, level);
     let threads = c.threads(context);
@@ -99,7 +113,23 @@ fn execute(c: &mut Code) {
         });
     });
     c.call_void(Fun::FpSwap, &[found]);
+    if c.info.learns {
+        count_step(c, context, set);
+    }
     c.ret32(0);
+}
+
+/// Counts a step of learning in the header of the states.
+fn count_step(c: &mut Code, context: Value, set: Value) {
+    let row = c.set_row(set);
+    let purpose = c.load_u32(row, set::PURPOSE);
+    let is_step = c.is(IntCC::Equal, purpose, Purpose::Step as i64);
+    c.if_(is_step, |c| {
+        let block = c.load(I64, context, field::BASES + 8 * BASE_STATE as i32);
+        let steps = c.load(I64, block, header::STEPS);
+        let steps = c.b.ins().iadd_imm_s(steps, 1);
+        c.store(steps, block, header::STEPS);
+    });
 }
 
 /// Turns a step's argument words into pointers.

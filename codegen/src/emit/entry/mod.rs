@@ -9,6 +9,7 @@
 //! | [`run`] | checks of a run's arguments |
 //! | [`execute`] | the step loop and the trace hook |
 //! | [`pool`] | threads |
+//! | [`state`] | the block of states of a model that learns |
 
 mod access;
 mod context;
@@ -17,6 +18,7 @@ mod execute;
 mod level;
 mod pool;
 mod run;
+mod state;
 
 use super::EmitError;
 use super::library::{Builder, Info};
@@ -29,7 +31,8 @@ pub fn define_all(builder: &mut Builder, info: &Info, typed: Option<usize>) -> R
     context::define(builder, info)?;
     run::define(builder, info, typed)?;
     execute::define(builder, info)?;
-    pool::define(builder, info)
+    pool::define(builder, info)?;
+    state::define(builder, info)
 }
 
 /// Defines `nncc_bounds`, which tells the size of the other code.

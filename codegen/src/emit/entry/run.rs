@@ -9,7 +9,7 @@ use crate::emit::functions::Fun;
 use crate::emit::library::{Builder, Info};
 use crate::emit::tables::{BASE_INPUTS, port};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types::I8};
 
 const PORT: i64 = port::SIZE as i64;
 const TENSOR: i64 = tensor::SIZE as i64;
@@ -45,7 +45,7 @@ fn enter(c: &mut Code) {
 }
 
 /// Lets a context go and returns the code.
-fn leave(c: &mut Code, context: Value, code: Value) {
+pub fn leave(c: &mut Code, context: Value, code: Value) {
     let busy = c.field(context, field::BUSY);
     let free = c.int32(0);
     c.atomic_store(free, busy);
@@ -62,16 +62,14 @@ fn run(c: &mut Code) {
         is_set,
         |c| {
             let set = c.wide(set);
-            let ports = c.ports(set);
-            let count = c.int(c.info.inputs as i64);
+            let row = c.set_row(set);
+            let ports = c.ports(row);
             let first = c.int(BASE_INPUTS as i64);
-            let code = c.call(Fun::Bind, &[context, ports, count, inputs, first]);
+            let code = c.call(Fun::Bind, &[context, ports.inputs, ports.input_count, inputs, first]);
             c.set(result, code);
             then(c, result, |c| {
-                let ports = c.output_ports(ports);
-                let count = c.int(c.info.outputs as i64);
-                let first = c.int(BASE_INPUTS as i64 + c.info.inputs as i64);
-                c.call(Fun::Bind, &[context, ports, count, outputs, first])
+                let first = c.b.ins().iadd_imm_s(ports.input_count, BASE_INPUTS as i64);
+                c.call(Fun::Bind, &[context, ports.outputs, ports.output_count, outputs, first])
             });
             then(c, result, |c| c.call(Fun::Execute, &[context, set]));
         },
@@ -85,7 +83,7 @@ fn run(c: &mut Code) {
 }
 
 /// Goes on with the next step of a run unless a former one failed.
-fn then(c: &mut Code, result: cranelift_frontend::Variable, next: impl FnOnce(&mut Code) -> Value) {
+pub fn then(c: &mut Code, result: cranelift_frontend::Variable, next: impl FnOnce(&mut Code) -> Value) {
     let before = c.get(result);
     let fine = c.is(IntCC::Equal, before, 0);
     c.if_(fine, |c| {
@@ -95,7 +93,7 @@ fn then(c: &mut Code, result: cranelift_frontend::Variable, next: impl FnOnce(&m
 }
 
 /// Notes a failure with its general sentence; gives its code.
-fn noted(c: &mut Code, context: Value, error: Error) -> Value {
+pub fn noted(c: &mut Code, context: Value, error: Error) -> Value {
     let errors = c.info.tables.errors;
     let row = c.table(errors + 4 * error as u32);
     let message = c.follow(row, 0);
@@ -146,39 +144,42 @@ fn run_tensors(c: &mut Code) {
     let code = c.call(Fun::Enter, &[context]);
     c.check(code);
     let result = c.var(code);
-    let input_total = c.int(c.info.inputs as i64);
-    let output_total = c.int(c.info.outputs as i64);
-    let zero = c.int(0);
-    let ports = c.ports(zero);
-    let output_ports = c.output_ports(ports);
-    for (count, total, array) in [(input_count, c.info.inputs, inputs), (output_count, c.info.outputs, outputs)] {
+    let (input_count, output_count) = (c.wide(input_count), c.wide(output_count));
+    let right = any_set(c, |c, row| {
+        let ports = c.ports(row);
+        let inputs = c.b.ins().icmp(IntCC::Equal, ports.input_count, input_count);
+        let outputs = c.b.ins().icmp(IntCC::Equal, ports.output_count, output_count);
+        c.b.ins().band(inputs, outputs)
+    });
+    c.if_else(
+        right,
+        |_| {},
+        |c| {
+            let wrong = noted(c, context, Error::Count);
+            c.set(result, wrong);
+        },
+    );
+    for (count, array) in [(input_count, inputs), (output_count, outputs)] {
         then(c, result, |c| {
-            let code = c.b.ins().iconst(I32, 0);
-            let code = c.var(code);
-            let is_right = c.is(IntCC::Equal, count, total as i64);
-            c.if_else(
-                is_right,
-                |c| {
-                    if total > 0 {
-                        let is_null = c.is_null(array);
-                        c.if_(is_null, |c| {
-                            let null = noted(c, context, Error::Null);
-                            c.set(code, null);
-                        });
-                    }
-                },
-                |c| {
-                    let wrong = noted(c, context, Error::Count);
-                    c.set(code, wrong);
-                },
-            );
+            let (some, is_null) = (c.is(IntCC::NotEqual, count, 0), c.is_null(array));
+            let missing = c.b.ins().band(some, is_null);
+            let fine = c.int32(0);
+            let code = c.var(fine);
+            c.if_(missing, |c| {
+                let null = noted(c, context, Error::Null);
+                c.set(code, null);
+            });
             c.get(code)
         });
     }
-    then(c, result, |c| c.call(Fun::CheckDtypes, &[context, ports, input_total, inputs]));
-    then(c, result, |c| c.call(Fun::CheckDtypes, &[context, output_ports, output_total, outputs]));
+    // Set 0 has every port that another set has.
+    let zero = c.int(0);
+    let row = c.set_row(zero);
+    let all = c.ports(row);
+    then(c, result, |c| c.call(Fun::CheckDtypes, &[context, all.inputs, input_count, inputs]));
+    then(c, result, |c| c.call(Fun::CheckDtypes, &[context, all.outputs, output_count, outputs]));
     then(c, result, |c| {
-        let set = c.call(Fun::MatchSet, &[inputs, outputs]);
+        let set = c.call(Fun::MatchSet, &[inputs, input_count, outputs, output_count]);
         let code = c.b.ins().iconst(I32, 0);
         let code = c.var(code);
         let found = c.is(IntCC::SignedGreaterThanOrEqual, set, 0);
@@ -186,19 +187,19 @@ fn run_tensors(c: &mut Code) {
             found,
             |c| {
                 let set = c.wide(set);
-                let ports = c.ports(set);
+                let row = c.set_row(set);
+                let ports = c.ports(row);
                 let first = c.int(BASE_INPUTS as i64);
-                let bound = c.call(Fun::BindTensors, &[context, ports, input_total, inputs, first]);
+                let bound = c.call(Fun::BindTensors, &[context, ports.inputs, input_count, inputs, first]);
                 c.set(code, bound);
                 then(c, code, |c| {
-                    let ports = c.output_ports(ports);
-                    let first = c.int(BASE_INPUTS as i64 + c.info.inputs as i64);
-                    c.call(Fun::BindTensors, &[context, ports, output_total, outputs, first])
+                    let first = c.b.ins().iadd_imm_s(input_count, BASE_INPUTS as i64);
+                    c.call(Fun::BindTensors, &[context, ports.outputs, output_count, outputs, first])
                 });
                 then(c, code, |c| c.call(Fun::Execute, &[context, set]));
             },
             |c| {
-                let blamed = c.call(Fun::ShapeFailure, &[context, inputs, outputs]);
+                let blamed = c.call(Fun::ShapeFailure, &[context, inputs, input_count, outputs, output_count]);
                 c.set(code, blamed);
             },
         );
@@ -206,6 +207,21 @@ fn run_tensors(c: &mut Code) {
     });
     let result = c.get(result);
     leave(c, context, result);
+}
+
+/// Whether the test holds for the row of some set: an `I8`.
+fn any_set(c: &mut Code, test: impl FnOnce(&mut Code, Value) -> Value) -> Value {
+    let none = c.b.ins().iconst(I8, 0);
+    let any = c.var(none);
+    let sets = c.int(c.info.sets as i64);
+    c.for_(sets, |c, set| {
+        let row = c.set_row(set);
+        let holds = test(c, row);
+        let before = c.get(any);
+        let now = c.b.ins().bor(before, holds);
+        c.set(any, now);
+    });
+    c.get(any)
 }
 
 fn bind_tensors(c: &mut Code) {
@@ -263,30 +279,46 @@ fn shape_equal(c: &mut Code) {
     c.ret32(1);
 }
 
-/// Clears `all` unless each tensor has its port's shape.
-fn compare_shapes(c: &mut Code, ports: Value, count: usize, tensors: Value, all: cranelift_frontend::Variable) {
-    let count = c.int(count as i64);
-    c.for_(count, |c, i| {
-        let row = c.element(ports, i, PORT);
-        let given = c.element(tensors, i, TENSOR);
-        let same = c.call(Fun::ShapeEqual, &[row, given]);
-        let before = c.get(all);
-        let still = c.b.ins().band(before, same);
-        c.set(all, still);
-    });
+/// Clears `all` unless there are as many tensors as ports, each of its port's shape.
+fn compare_shapes(
+    c: &mut Code,
+    ports: Value,
+    port_count: Value,
+    tensors: Value,
+    count: Value,
+    all: cranelift_frontend::Variable,
+) {
+    let as_many = c.b.ins().icmp(IntCC::Equal, port_count, count);
+    c.if_else(
+        as_many,
+        |c| {
+            c.for_(count, |c, i| {
+                let row = c.element(ports, i, PORT);
+                let given = c.element(tensors, i, TENSOR);
+                let same = c.call(Fun::ShapeEqual, &[row, given]);
+                let before = c.get(all);
+                let still = c.b.ins().band(before, same);
+                c.set(all, still);
+            });
+        },
+        |c| {
+            let no = c.int32(0);
+            c.set(all, no);
+        },
+    );
 }
 
 fn match_set(c: &mut Code) {
-    let [inputs, outputs] = c.params();
+    let [inputs, input_count, outputs, output_count] = c.params();
     let sets = c.int(c.info.sets as i64);
     c.for_(sets, |c, set| {
-        let ports = c.ports(set);
+        let row = c.set_row(set);
+        let ports = c.ports(row);
         let one = c.int32(1);
         let all = c.var(one);
-        compare_shapes(c, ports, c.info.inputs, inputs, all);
+        compare_shapes(c, ports.inputs, ports.input_count, inputs, input_count, all);
         c.if_(outputs, |c| {
-            let ports = c.output_ports(ports);
-            compare_shapes(c, ports, c.info.outputs, outputs, all);
+            compare_shapes(c, ports.outputs, ports.output_count, outputs, output_count, all);
         });
         let all = c.get(all);
         c.if_(all, |c| {
@@ -297,34 +329,38 @@ fn match_set(c: &mut Code) {
     c.ret32(-1);
 }
 
-/// No set fits: blames the first tensor whose shape is in no set, or else the combination.
+/// No set fits: blames the first tensor whose shape is in no set of as many, or else the combination.
 fn shape_failure(c: &mut Code) {
-    let [context, inputs, outputs] = c.params();
+    let [context, inputs, input_count, outputs, output_count] = c.params();
     let zero = c.int(0);
-    let first_set = c.ports(zero);
-    for (is_output, count, tensors) in [(false, c.info.inputs, inputs), (true, c.info.outputs, outputs)] {
-        let count = c.int(count as i64);
+    let row = c.set_row(zero);
+    let first_set = c.ports(row);
+    for (is_output, count, tensors) in [(false, input_count, inputs), (true, output_count, outputs)] {
         c.for_(count, |c, i| {
             let given = c.element(tensors, i, TENSOR);
             let none = c.int32(0);
             let known = c.var(none);
             let sets = c.int(c.info.sets as i64);
             c.for_(sets, |c, set| {
-                let mut ports = c.ports(set);
-                if is_output {
-                    ports = c.output_ports(ports);
-                }
-                let row = c.element(ports, i, PORT);
-                let same = c.call(Fun::ShapeEqual, &[row, given]);
-                let before = c.get(known);
-                let now = c.b.ins().bor(before, same);
-                c.set(known, now);
+                let row = c.set_row(set);
+                let ports = c.ports(row);
+                let (rows, port_count) = match is_output {
+                    true => (ports.outputs, ports.output_count),
+                    false => (ports.inputs, ports.input_count),
+                };
+                let as_many = c.b.ins().icmp(IntCC::Equal, port_count, count);
+                c.if_(as_many, |c| {
+                    let row = c.element(rows, i, PORT);
+                    let same = c.call(Fun::ShapeEqual, &[row, given]);
+                    let before = c.get(known);
+                    let now = c.b.ins().bor(before, same);
+                    c.set(known, now);
+                });
             });
             let known = c.get(known);
             let unknown = c.is(IntCC::Equal, known, 0);
             c.if_(unknown, |c| {
-                let ports = if is_output { c.output_ports(first_set) } else { first_set };
-                let row = c.element(ports, i, PORT);
+                let row = c.element(if is_output { first_set.outputs } else { first_set.inputs }, i, PORT);
                 blame(c, context, row, Error::Shape, port::BAD_SHAPE);
             });
         });
@@ -335,24 +371,25 @@ fn shape_failure(c: &mut Code) {
 fn find_set(c: &mut Code) {
     let [inputs, count, out] = c.params();
     c.require(out, Error::Null);
-    let right = c.is(IntCC::Equal, count, c.info.inputs as i64);
+    let count = c.wide(count);
+    let right = any_set(c, |c, row| {
+        let ports = c.ports(row);
+        c.b.ins().icmp(IntCC::Equal, ports.input_count, count)
+    });
     c.require(right, Error::Count);
-    if c.info.inputs > 0 {
-        c.require(inputs, Error::Null);
-    }
     let zero = c.int(0);
-    let ports = c.ports(zero);
-    let total = c.int(c.info.inputs as i64);
-    c.for_(total, |c, i| {
-        let row = c.element(ports, i, PORT);
+    let row = c.set_row(zero);
+    let ports = c.ports(row);
+    c.if_(count, |c| c.require(inputs, Error::Null));
+    c.for_(count, |c, i| {
+        let row = c.element(ports.inputs, i, PORT);
         let given = c.element(inputs, i, TENSOR);
         let want = c.load(I32, row, port::DTYPE);
         let have = c.load(I32, given, tensor::DTYPE);
         let same = c.b.ins().icmp(IntCC::Equal, want, have);
         c.require(same, Error::Dtype);
     });
-    let no_outputs = c.int(0);
-    let set = c.call(Fun::MatchSet, &[inputs, no_outputs]);
+    let set = c.call(Fun::MatchSet, &[inputs, count, zero, zero]);
     let found = c.is(IntCC::SignedGreaterThanOrEqual, set, 0);
     c.require(found, Error::Shape);
     c.store(set, out, 0);
