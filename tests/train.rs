@@ -267,6 +267,27 @@ fn several_runs_are_compared() {
     refused(&[&usual[..], &["--k-fold", "97"]].concat(), "between 2 and the 96 samples");
 }
 
+/// Snapshots of a run, runs on other draws of the samples, and runs on what was hard before: each is one model in the end.
+#[test]
+fn ensembles_are_learnt() {
+    let folder = Folder::new("ensembles");
+    let (model, data) = (folder.network("mlp"), folder.pictures("data.npz", 128, 1));
+    for kind in ["snapshot:2", "bag:3", "boost:3"] {
+        let out = folder.file("out.onnx");
+        let args = ["train", &model, "--data", &data, "--val-share", "0.25", "--epochs", "6", "--batch-size", "16"];
+        let table = succeeds(&[&args[..], &["--schedule", "cosine", "--ensemble", kind, "-o", &out]].concat());
+        assert!(figure(&table, "accuracy") > 85.0, "{kind}: {table}");
+        assert!(figure(&succeeds(&["eval", &out, "--data", &data]), "accuracy") > 85.0, "{kind}");
+        let single = std::fs::metadata(folder.path("out.1.onnx")).unwrap().len();
+        assert!(std::fs::metadata(&out).unwrap().len() > single * if kind == "boost:3" { 1 } else { 2 } * 9 / 10);
+    }
+    assert_eq!(nncc(&["train", &model, "--data", &data, "--ensemble", "bag:1"]).status.code(), Some(2));
+    refused(
+        &["train", &model, "--data", &data, "--ensemble", "bag:2", "--checkpoint", "c"],
+        "a checkpoint is of one run",
+    );
+}
+
 /// Vectors of a small class are made between those that are there.
 #[test]
 fn small_classes_are_filled_up() {

@@ -95,7 +95,7 @@ def train(name, make, clip=None, average=None, penalty=None):
         loss.backward()
         if clip:
             clip([v for v in p.values() if v.grad is not None])
-        opt.step()
+        opt.step(lambda: loss)
         measured.append(loss.item())
         if average is not None:
             for key, v in p.items():
@@ -132,6 +132,7 @@ def optimizers():
     train("adamw", plain(o.AdamW, lr=0.125, weight_decay=0.125))
     train("adamax", plain(o.Adamax, lr=0.125))
     train("nadam", plain(o.NAdam, lr=0.125, weight_decay=0.125))
+    train("lbfgs", plain(o.LBFGS, lr=0.5, max_iter=1, history_size=3))
     norm = lambda p: torch.nn.utils.clip_grad_norm_(p, 0.25)
     train("clip_norm", plain(o.SGD, lr=0.5), clip=norm)
     train("clip_value", plain(o.SGD, lr=0.5), clip=lambda p: torch.nn.utils.clip_grad_value_(p, 0.03125))

@@ -4,7 +4,7 @@
 //!          ┌─ first  ─ Softmax ─┐                      mean          the mean of the outputs
 //! input ───┼─ second ─ Softmax ─┼─ Mean ─ Log ─ out    probability   ln of the mean of the softmaxes, as drawn: logits whose
 //!          └─ third  ─ Softmax ─┘                                    softmax is that mean
-//!                                                      vote          the share of models that give a class the most
+//!                                                      vote          the share of votes for a class, each with its weight
 //! ```
 //!
 //! The first model says what input and output are called; the names inside get the model's number in front. Only the first
@@ -17,14 +17,14 @@ use onnx_protobuf as pb;
 use std::path::Path;
 
 /// How outputs become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Together {
     /// The mean of the outputs: of numbers, or of probabilities.
     Mean,
     /// The mean of the probabilities, of models that give logits.
     Probability,
-    /// The share of votes.
-    Vote,
+    /// The share of votes, each model's with its weight.
+    Vote(Vec<f64>),
 }
 
 /// Why models cannot be put together.
@@ -47,7 +47,7 @@ pub enum EnsembleError {
 }
 
 /// Writes the models of these files as one.
-pub fn write_ensemble(paths: &[&Path], together: Together, out: &Path) -> Result<(), EnsembleError> {
+pub fn write_ensemble(paths: &[&Path], together: &Together, out: &Path) -> Result<(), EnsembleError> {
     let mut models = Vec::new();
     for path in paths {
         let (mut model, folder) = parse::open(path)?;
@@ -59,13 +59,13 @@ pub fn write_ensemble(paths: &[&Path], together: Together, out: &Path) -> Result
     Ok(export::write(&model, out)?)
 }
 
-fn merged(models: Vec<(String, pb::ModelProto)>, together: Together) -> Result<pb::ModelProto, EnsembleError> {
+fn merged(models: Vec<(String, pb::ModelProto)>, together: &Together) -> Result<pb::ModelProto, EnsembleError> {
     let mut models = models.into_iter();
     let misfit = |file: &str, reason: &str| EnsembleError::Misfit { file: file.into(), reason: reason.into() };
     let Some((file, mut whole)) = models.next() else { return Err(misfit("ensemble", "there is no model")) };
     let [input, output] = ends(&whole).ok_or_else(|| misfit(&file, "a model of one input and an output is needed"))?;
     let classes = classes(&whole);
-    if together == Together::Vote && classes.is_none() {
+    if matches!(together, Together::Vote(_)) && classes.is_none() {
         return Err(misfit(&file, "its output does not say how many classes there are"));
     }
     let opsets = |m: &pb::ModelProto| {
@@ -118,18 +118,22 @@ fn merged(models: Vec<(String, pb::ModelProto)>, together: Together) -> Result<p
             add("Mean", (0..n).map(each).collect(), "ensemble/mean".into(), &[]);
             add("Log", vec!["ensemble/mean".into()], output, &[]);
         }
-        Together::Vote => {
+        Together::Vote(weights) => {
             let n = outputs.len();
+            let all: f64 = weights.iter().take(n).sum();
             for (i, name) in outputs.into_iter().enumerate() {
                 add("ArgMax", vec![name], format!("ensemble/best{i}"), &[("axis", 1), ("keepdims", 0)]);
-                let operands = [format!("ensemble/best{i}"), "ensemble/classes".into(), "ensemble/votes".into()];
+                let operands = [format!("ensemble/best{i}"), "ensemble/classes".into(), format!("ensemble/votes{i}")];
                 add("OneHot", operands.to_vec(), each(i), &[("axis", 1)]);
             }
-            add("Mean", (0..n).map(each).collect(), output, &[]);
+            add("Sum", (0..n).map(each).collect(), output, &[]);
             let count = nncc_ir::Tensor::i64(&[], vec![classes.unwrap_or(0)]);
             graph.initializer.push(crate::tensor::encode("ensemble/classes", &count));
-            let votes = nncc_ir::Tensor::f32(&[2], vec![0.0, 1.0]);
-            graph.initializer.push(crate::tensor::encode("ensemble/votes", &votes));
+            for i in 0..n {
+                let share = weights.get(i).map_or(0.0, |w| w / all) as f32;
+                let votes = nncc_ir::Tensor::f32(&[2], vec![0.0, share]);
+                graph.initializer.push(crate::tensor::encode(&format!("ensemble/votes{i}"), &votes));
+            }
         }
     }
     Ok(whole)

@@ -239,6 +239,7 @@ fn options_named(name: &str) -> (TrainingOptions, f64) {
         "groups" => (named("adamw"), 0.125, 0.125),
         "adamax" => (named("adamax"), 0.125, 0.0),
         "nadam" => (named("nadam"), 0.125, 0.125),
+        "lbfgs" => (Optimizer::Lbfgs { history_size: 3 }, 0.5, 0.0),
         other => panic!("no optimizer is called {other}"),
     };
     let mut options = TrainingOptions { weight_decay, ..TrainingOptions::new(Loss::CROSS_ENTROPY, optimizer) };
@@ -286,7 +287,7 @@ fn optimizers_are_pytorchs_over_several_steps() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 20);
+    assert_eq!(seen, 21);
 }
 
 /// Batches of two, one and three samples, each with its share, are the batch of six that PyTorch recorded: with clipping by
@@ -295,7 +296,7 @@ fn optimizers_are_pytorchs_over_several_steps() {
 fn accumulated_gradients_are_those_of_one_batch() {
     let cases = cases();
     let start = cases.iter().find(|c| c.kind == "model").unwrap();
-    for name in ["clip_norm", "adamw", "penalties", "average"] {
+    for name in ["clip_norm", "adamw", "penalties", "average", "lbfgs"] {
         let case = cases.iter().find(|c| c.kind == "optimizer" && c.name == name).unwrap();
         let (options, rate) = options_named(name);
         let options = TrainingOptions { accumulate: true, ..options };

@@ -1,5 +1,6 @@
 //! The command line: every flag, declared once. Help, parsing and checking follow from it (clap's derive).
 
+use super::bundle::Kind;
 use super::learning::Learning;
 use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
 use nncc_train::picture::{Crop, Filter, Order, Preparation};
@@ -365,6 +366,9 @@ pub struct Train {
     /// Which of the combinations: grid, random:COUNT or halving
     #[arg(long, value_name = "HOW", default_value = "grid", requires = "search")]
     pub search_by: How,
+    /// Train several models and put them into one: snapshot:N, bag:N or boost:N
+    #[arg(long, value_name = "KIND:N", group = "several")]
+    pub ensemble: Option<Kind>,
     /// Print the loss against a learning rate that grows from step to step; nothing is written
     #[arg(long, value_name = "FROM..TO", num_args = 0..=1, default_missing_value = "1e-7..10", value_parser = parse_range)]
     #[arg(group = "several")]
@@ -376,7 +380,8 @@ pub struct Train {
 
 /// Keys that `--help` leaves to `--help-all`, so that it fits a screen.
 fn without_rare_keys(arg: Arg) -> Arg {
-    const RARE: [&str; 24] = [
+    const RARE: [&str; 25] = [
+        "ensemble",
         "json",
         "k_fold",
         "search",

@@ -5,6 +5,7 @@
 //! | [`args`] | every flag |
 //! | `compile`, `run`, `inspect`, `bench`, `verify`, `new`, `ensemble` | the subcommands |
 //! | `train` | `train` and `eval` |
+//! | `bundle` | several models that are learnt to be put together |
 //! | `search` | several runs of `train` on one set of data |
 //! | `session`, `recipe`, `shown` | model and data opened, and a run on them; what a recipe says to the compiler; a run as it goes on |
 //! | `inputs` | tensors from files |
@@ -16,6 +17,7 @@
 
 pub mod args;
 mod bench;
+mod bundle;
 mod compile;
 mod ensemble;
 mod inputs;

@@ -105,6 +105,10 @@ fn optimizer(word: &str) -> Result<Optimizer, Error> {
         match (parameters.iter_mut().find(|(name, _)| *name == key).map(|(_, p)| p), value) {
             (Some(Parameter::Number(x)), Value::Number(given)) => **x = given,
             (Some(Parameter::Flag(x)), Value::Flag(given)) => **x = given,
+            (Some(Parameter::Count(n)), Value::Number(given)) if given.fract() == 0.0 && given >= 0.0 => {
+                **n = given as u32
+            }
+            (Some(Parameter::Count(_)), _) => return Err(wrong("a whole number")),
             (Some(Parameter::Number(_)), _) => return Err(wrong("a number")),
             (Some(Parameter::Flag(_)), _) => return Err(wrong("true or false")),
             (None, _) => {
@@ -184,6 +188,9 @@ mod tests {
         );
         assert_eq!(optimizer("adadelta:rho=0").unwrap(), Optimizer::Adadelta { rho: 0.0, eps: 1e-6 });
         assert_eq!(fail("adam:beta3=1"), "--optim adam:beta3=1: `beta3` is unknown; did you mean `beta2`?");
+        assert_eq!(optimizer("lbfgs:history_size=4").unwrap(), Optimizer::Lbfgs { history_size: 4 });
+        assert_eq!(fail("lbfgs:history_size=1.5"), "--optim lbfgs:history_size=1.5: `history_size` is a whole number");
+        assert!(fail("lbfgs:history_size=0").contains("not within 1 to 100"));
         assert_eq!(fail("adam:eps=small"), "--optim adam:eps=small: `eps` is a number");
         assert_eq!(fail("adam:amsgrad=1"), "--optim adam:amsgrad=1: `amsgrad` is true or false");
         assert_eq!(fail("adam:eps=-1"), "--optim adam:eps=-1: eps is -1, not a number of at least 0");

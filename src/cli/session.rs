@@ -184,11 +184,21 @@ impl Session {
 
     /// Measures the model as it is.
     pub fn evaluate(&self, recipe: &Recipe) -> Result<Evaluation, Error> {
+        self.evaluate_model(&self.model, recipe, &*self.data, (0..self.data.len()).collect())
+    }
+
+    /// Measures another model of the same input and output.
+    pub fn evaluate_model(
+        &self,
+        model: &ModelFile,
+        recipe: &Recipe,
+        data: &dyn Dataset,
+        samples: Vec<usize>,
+    ) -> Result<Evaluation, Error> {
         let (options, _) = recipe::options(recipe, self.loss.clone())?;
-        let samples = (0..self.data.len()).collect();
-        let loader = Loader::new(&*self.data, samples, recipe.measuring().map_err(usage)?).map_err(usage)?;
+        let loader = Loader::new(data, samples, recipe.measuring().map_err(usage)?).map_err(usage)?;
         let sizes = BatchSizes { step: Vec::new(), evaluation: loader.batch_sizes() };
-        let mut step = compiled(&self.model, recipe, &options, &sizes)?;
+        let mut step = compiled(model, recipe, &options, &sizes)?;
         Evaluation::of(&mut step, &loader).map_err(failed)
     }
 }

@@ -4,7 +4,7 @@
 
 use super::args::{Eval, Train};
 use super::session::{Session, Trained, usage};
-use super::{print, search, shown::Shown};
+use super::{bundle, print, search, shown::Shown};
 use nncc::Error;
 use nncc_train::evaluate::{Evaluation, Figures};
 use nncc_train::history::{Best, EpochRecord};
@@ -31,6 +31,9 @@ pub fn run(args: &Train) -> Result<(), Error> {
             write(path, &Report { title: &title, below: "range test", rates: &rates, ..Report::default() }.page())?;
         }
         return print(&text);
+    }
+    if let Some(kind) = args.ensemble {
+        return bundle::train(&session, &recipe, kind, &output);
     }
     if let Some(k) = args.k_fold {
         return folds(args, &session, &recipe, k, &output);

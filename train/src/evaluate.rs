@@ -90,6 +90,13 @@ impl Evaluation {
         fits.then(|| Metrics::new(Scores { values: &values, classes, logits: true }, labels))
     }
 
+    /// Whether each sample's prediction is wrong; empty without classes.
+    pub fn wrong(&self) -> Vec<bool> {
+        let (Some(labels), Some((values, classes))) = (&self.labels, self.rows()) else { return Vec::new() };
+        let predictions = Scores { values: &values, classes, logits: true }.predictions();
+        labels.iter().zip(predictions).map(|(&label, prediction)| label != prediction).collect()
+    }
+
     /// What is printed, and written as JSON.
     pub fn figures(&self) -> Figures {
         Figures { loss: self.sums.mean_loss(), accuracy: self.sums.accuracy(), metrics: self.metrics() }
@@ -184,6 +191,7 @@ mod tests {
         let metrics = evaluation.metrics().unwrap();
         assert_eq!(metrics.accuracy, 0.8);
         assert!((metrics.log_loss - evaluation.sums.mean_loss()).abs() < 1e-6);
+        assert_eq!(evaluation.wrong(), [false, false, false, false, true]);
         let worst = evaluation.worst(3);
         assert_eq!(worst.len(), 1);
         assert_eq!((worst[0].sample, worst[0].label, worst[0].prediction), (4, 0, 1));

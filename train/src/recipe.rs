@@ -101,7 +101,7 @@ pub struct Recipe {
     /// cross-entropy, bce, mse, l1, huber, smooth-l1, hinge, focal; parameters as in a schedule
     #[cfg_attr(feature = "clap", arg(long, value_name = "LOSS"))]
     pub loss: Option<String>,
-    /// sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, adamw, adamax, nadam; parameters likewise
+    /// sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, adamw, adamax, nadam, lbfgs; parameters likewise
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
     pub optim: Option<String>,
     /// Learning rate [default: PyTorch's for the optimizer]

@@ -21,6 +21,9 @@ pub const SMOTE: u32 = 7;
 /// Which recipes a search tries.
 pub const SEARCH: u32 = 8;
 
+/// Samples that are drawn with replacement.
+pub const BAG: u32 = 9;
+
 /// The stream for a purpose, an epoch and what it is for.
 pub fn stream(seed: u64, purpose: u32, epoch: u32, item: u32) -> Stream {
     Stream::new(seed, [purpose, epoch, item])

@@ -11,6 +11,7 @@
 //! adam       m = b1 m + (1 - b1) g                    v = b2 v + (1 - b2) g^2     (amsgrad: v's largest so far in what follows)
 //!                                                     p -= r m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
 //! adamw      p = p (1 - r l), then adam without l
+//! lbfgs      of all parameters together: `step/lbfgs.rs`
 //! adamax     m as adam                                u = max(b2 u, |g| + eps)    p -= r / (1 - b1^t) m / u
 //! nadam      mu_t = b1 (1 - 0.96^(t psi) / 2)         M = product of mu_1 .. mu_t
 //!            p -= r [ (1 - mu_t) / (1 - M) g + mu_(t+1) / (1 - M mu_(t+1)) m ] / (sqrt(v / (1 - b2^t)) + eps)
@@ -45,6 +46,8 @@ pub enum Optimizer {
     Adamax { betas: (f64, f64), eps: f64 },
     /// Dozat 2016: Adam with Nesterov's momentum.
     NAdam { betas: (f64, f64), eps: f64, momentum_decay: f64 },
+    /// Nocedal 1980: one iteration a step, without a line search. See `step/lbfgs.rs`.
+    Lbfgs { history_size: u32 },
 }
 
 /// A number or a switch of an optimizer.
@@ -54,11 +57,14 @@ pub enum Parameter<'a> {
     Number(&'a mut f64),
     /// A switch.
     Flag(&'a mut bool),
+    /// A whole number.
+    Count(&'a mut u32),
 }
 
 impl Optimizer {
     /// The optimizer of this name with PyTorch's defaults: `sgd`, `momentum` and `nesterov` (with 0.9), `adagrad`, `rmsprop`,
-    /// `adadelta`, `adam`, `adamw`, `adamax`, `nadam`.
+    /// `adadelta`, `adam`, `adamw`, `adamax`, `nadam`, `lbfgs` (with a history of 10, not 100: each costs two states a
+    /// parameter).
     pub fn named(name: &str) -> Option<Optimizer> {
         let (betas, eps) = ((0.9, 0.999), 1e-8);
         let sgd = |momentum, nesterov| Optimizer::Sgd { momentum, dampening: 0.0, nesterov };
@@ -73,13 +79,14 @@ impl Optimizer {
             "adamw" => Optimizer::AdamW { betas, eps, amsgrad: false },
             "adamax" => Optimizer::Adamax { betas, eps },
             "nadam" => Optimizer::NAdam { betas, eps, momentum_decay: 4e-3 },
+            "lbfgs" => Optimizer::Lbfgs { history_size: 10 },
             _ => return None,
         })
     }
 
     /// Every name that [`Optimizer::named`] knows.
     pub const NAMES: &'static [&'static str] =
-        &["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "adamax", "nadam"];
+        &["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "adamax", "nadam", "lbfgs"];
 
     /// Its numbers by PyTorch's names, to be set: Adam's `betas` are `beta1` and `beta2`.
     pub fn parameters(&mut self) -> Vec<(&'static str, Parameter<'_>)> {
@@ -115,6 +122,7 @@ impl Optimizer {
                 ("eps", Number(eps)),
                 ("momentum_decay", Number(momentum_decay)),
             ],
+            Optimizer::Lbfgs { history_size } => vec![("history_size", Parameter::Count(history_size))],
         }
     }
 
@@ -123,7 +131,7 @@ impl Optimizer {
         match self {
             Optimizer::Sgd { .. } => (1e-3, 0.0),
             Optimizer::Adagrad { .. } | Optimizer::RmsProp { .. } => (1e-2, 0.0),
-            Optimizer::Adadelta { .. } => (1.0, 0.0),
+            Optimizer::Adadelta { .. } | Optimizer::Lbfgs { .. } => (1.0, 0.0),
             Optimizer::Adam { .. } => (1e-3, 0.0),
             Optimizer::AdamW { .. } => (1e-3, 1e-2),
             Optimizer::Adamax { .. } | Optimizer::NAdam { .. } => (2e-3, 0.0),
@@ -151,6 +159,10 @@ impl Optimizer {
             Optimizer::Sgd { .. } | Optimizer::Adagrad { .. } => Ok(()),
             Optimizer::RmsProp { alpha, .. } => share("alpha", *alpha),
             Optimizer::Adadelta { rho, .. } => share("rho", *rho),
+            Optimizer::Lbfgs { history_size } if !(1..=100).contains(history_size) => {
+                Err(TrainingError::Option(format!("history_size is {history_size}, not within 1 to 100")))
+            }
+            Optimizer::Lbfgs { .. } => Ok(()),
             Optimizer::Adam { betas, .. }
             | Optimizer::AdamW { betas, .. }
             | Optimizer::Adamax { betas, .. }
@@ -253,6 +265,7 @@ impl Update<'_, '_> {
             Optimizer::AdamW { betas, eps, amsgrad } => self.adam(betas, eps, amsgrad, l),
             Optimizer::Adamax { betas, eps } => self.adamax(betas, eps),
             Optimizer::NAdam { betas, eps, momentum_decay } => self.nadam(betas, eps, momentum_decay),
+            Optimizer::Lbfgs { .. } => Err(TrainingError::Bug("L-BFGS moves all parameters together".into())),
         }
     }
 

@@ -80,6 +80,10 @@ impl TrainingOptions {
 
     pub(super) fn check(&self) -> Result<(), TrainingError> {
         self.optimizer.check()?;
+        let apart = |g: &Group| !g.frozen && (g.rate != 1.0 || g.weight_decay.is_some());
+        if matches!(self.optimizer, Optimizer::Lbfgs { .. }) && self.groups.iter().any(apart) {
+            return Err(TrainingError::Option("L-BFGS moves all parameters together, by one rate".into()));
+        }
         let within = |name: &str, x: f64, fits: bool, what: &str| match fits {
             true => Ok(()),
             false => Err(TrainingError::Option(format!("{name} is {x}, not {what}"))),

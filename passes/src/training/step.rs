@@ -32,11 +32,13 @@
 //! The prediction is the model's first output. Where a model ends in the softmax (or sigmoid) that its loss has inside, the
 //! loss takes that operator's operand.
 
+mod lbfgs;
+
 use super::emit::{Built, Emit};
 use super::optimizers::{Clock, States, Update};
 use super::options::{Clip, TrainingOptions};
 use super::parameters::{self, Role};
-use super::{Loss, TrainingError};
+use super::{Loss, Optimizer, TrainingError};
 use crate::autodiff::differentiate;
 use nncc_ir::ops::batch_norm::BatchNormTraining;
 use nncc_ir::ops::concat::Concat;
@@ -455,6 +457,10 @@ impl<'a> StepBuilder<'a> {
         }
         self.clip(&mut learned)?;
         let time = self.time()?;
+        if let Optimizer::Lbfgs { history_size } = self.options.optimizer {
+            let new = self.lbfgs(&learned, time, history_size as usize)?;
+            return learned.iter().zip(new).try_for_each(|(&(i, _), new)| self.moved(i, new));
+        }
         for (i, gradient) in learned {
             self.update(i, gradient, time)?;
         }
@@ -586,23 +592,26 @@ impl<'a> StepBuilder<'a> {
         let mut memory = Memory { builder: self, parameter: name.clone(), value: parameter };
         let update = Update { emit: &mut emit, states: &mut memory, parameter, gradient, clock, weight_decay };
         let new = update.build(&options.optimizer)?;
+        self.graph = graph;
+        self.moved(i, new)
+    }
+
+    /// Takes a parameter's new value, and moves its average.
+    fn moved(&mut self, i: usize, new: ValueId) -> Result<(), TrainingError> {
         self.next[i] = new;
-        if let Some(share) = options.average {
-            let initial = self.states[i].initial.clone();
-            let state = format!("average/{name}");
-            let old = emit.graph.add_input(&state, emit.ty(parameter));
-            let average = emit.map(&[old, new], |p, v| {
-                let (old, new) =
-                    (p.binary_const(BinaryFn::Mul, v[0], share), p.binary_const(BinaryFn::Mul, v[1], 1.0 - share));
-                p.binary(BinaryFn::Add, old, new)
-            })?;
-            self.graph = graph;
-            self.register(state, StateKind::Average, Some(name), None, old, initial);
-            if let Some(last) = self.next.last_mut() {
-                *last = average;
-            }
-        } else {
-            self.graph = graph;
+        let Some(share) = self.options.average else { return Ok(()) };
+        let (name, initial) = (self.states[i].name.clone(), self.states[i].initial.clone());
+        let state = format!("average/{name}");
+        let mut emit = Emit::new(&mut self.graph, &format!("optimizer/{name}"));
+        let old = emit.graph.add_input(&state, emit.ty(new));
+        let average = emit.map(&[old, new], |p, v| {
+            let (old, new) =
+                (p.binary_const(BinaryFn::Mul, v[0], share), p.binary_const(BinaryFn::Mul, v[1], 1.0 - share));
+            p.binary(BinaryFn::Add, old, new)
+        })?;
+        self.register(state, StateKind::Average, Some(name), None, old, initial);
+        if let Some(last) = self.next.last_mut() {
+            *last = average;
         }
         Ok(())
     }
