@@ -9,7 +9,8 @@ use crate::plan::Plan;
 use crate::{Error, Model};
 use nncc_codegen::backend::{MachineCode, cranelift, for_target};
 pub use nncc_codegen::lower::WinogradUse;
-use nncc_codegen::lower::{AlgorithmOptions, Algorithms, SetSource, lower, lower_learning};
+pub use nncc_codegen::lower::bands::BandUse;
+use nncc_codegen::lower::{AlgorithmOptions, Algorithms, SetSource, bands, lower, lower_learning};
 use nncc_codegen::program::Program;
 use nncc_codegen::state::{Binding, StateSource};
 use nncc_codegen::target::Target;
@@ -53,7 +54,7 @@ impl OutputKind {
 pub enum Text {
     /// The graphs after all passes.
     Graph,
-    /// The memory plans, the algorithms of convolutions, and the predicted time of each step.
+    /// The memory plans, the layers in bands, the algorithms of convolutions, and the predicted time of each step.
     Plan,
     /// The kernels in kernel IR.
     Kernels,
@@ -74,6 +75,7 @@ pub struct Compiler {
     opt_level: OptLevel,
     freestanding: bool,
     winograd: WinogradUse,
+    bands: BandUse,
     small: bool,
     prefix: Option<String>,
 }
@@ -138,6 +140,13 @@ impl Compiler {
     #[must_use]
     pub fn winograd(mut self, when: WinogradUse) -> Compiler {
         self.winograd = when;
+        self
+    }
+
+    /// When consecutive layers may be computed in bands of rows.
+    #[must_use]
+    pub fn bands(mut self, when: BandUse) -> Compiler {
+        self.bands = when;
         self
     }
 
@@ -297,10 +306,14 @@ impl Compiler {
     ) -> Result<SetGraph, Error> {
         let mut cx = PassCx::new(nncc_passes::Options { level: self.opt_level, ..Default::default() });
         nncc_passes::optimize(&mut graph, &mut cx)?;
+        let start = Instant::now();
+        let bands = bands::join(&mut graph, &self.targets()?, self.in_bands());
+        let bands = bands.map_err(|e| Error::Internal(e.to_string()))?;
+        times.push(("bands", start.elapsed()));
         let plan = nncc_passes::plan_memory(&graph, &mut cx)?;
         times.extend(cx.reports.iter().map(|r| (r.pass, r.time)));
         info!("optimized: {} operators, an arena of {} bytes", operators(&graph), plan.arena_bytes);
-        Ok(SetGraph { graph, plan, refusals: cx.refusals.iter().map(ToString::to_string).collect() })
+        Ok(SetGraph { graph, plan, bands, refusals: cx.refusals.iter().map(ToString::to_string).collect() })
     }
 
     /// The memory plan of the first shape set, without code.
@@ -324,6 +337,11 @@ impl Compiler {
     /// Inputs that are constants.
     pub(crate) fn fixed_inputs(&self) -> BTreeSet<&str> {
         self.fixed.keys().map(String::as_str).collect()
+    }
+
+    /// Nor do they join layers.
+    fn in_bands(&self) -> BandUse {
+        if matches!(self.opt_level, OptLevel::O0 | OptLevel::O1) { BandUse::Off } else { self.bands }
     }
 
     pub(crate) fn import_options(&self, dims: BTreeMap<String, i64>) -> ImportOptions {
@@ -405,6 +423,7 @@ pub(crate) fn model_name(path: &Path) -> String {
 pub(crate) struct SetGraph {
     graph: Graph,
     plan: MemoryPlan,
+    bands: Vec<String>,
     refusals: Vec<String>,
 }
 
@@ -503,6 +522,7 @@ impl Compiled {
             Text::Plan => {
                 for s in &self.sets {
                     out += &format!("{}\n", s.plan.to_text(&s.graph));
+                    out.extend(s.bands.iter().map(|line| format!("{line}\n")));
                 }
                 out += &self.algorithms.to_text();
                 out += &cost::to_text(&self.program);

@@ -37,7 +37,7 @@ pub mod roofline;
 pub mod training;
 pub mod verify;
 
-pub use compiler::{Compiled, Compiler, OutputKind, Text, WinogradUse};
+pub use compiler::{BandUse, Compiled, Compiler, OutputKind, Text, WinogradUse};
 pub use error::Error;
 pub use learning::LearningBatches;
 pub use model::{Bound, Model, StepTrace};

@@ -6,6 +6,7 @@
 //! A value is freed after its last use. Nothing here bounds memory: the caller evaluates graphs whose sizes it knows.
 
 use crate::graph::{Graph, NodeId, ValueId};
+use crate::ops::chain::{Chain, Link};
 use crate::ops::elementwise::Cast;
 use crate::ops::fused::Fused;
 use crate::{DType, EvalError, Op, Tensor, TensorType};
@@ -156,6 +157,10 @@ fn promoted_op(op: &Op, precision: Precision) -> Op {
             root_operands: f.root_operands,
         }
         .into(),
+        Op::Chain(c) => {
+            let links = c.links.iter().map(|Link(op)| Link(promoted_op(op, precision))).collect();
+            Chain { links, operands: c.operands.clone() }.into()
+        }
         op => op.clone(),
     }
 }

@@ -84,6 +84,9 @@ pub struct Compiling {
     /// Winograd's 3x3 convolutions: auto, off, aggressive
     #[arg(long, value_name = "WHEN", default_value = "auto", value_enum, hide_possible_values = true)]
     pub winograd: Winograd,
+    /// Consecutive layers in bands of rows: auto, off, on
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_enum, hide_possible_values = true)]
+    pub bands: Bands,
     /// Prefer a small library to a fast one
     #[arg(long)]
     pub size: bool,
@@ -92,7 +95,7 @@ pub struct Compiling {
 impl Compiling {
     /// A flag that asks for something else than the default, if there is one: what is compiled already cannot heed it.
     pub fn given(&self) -> Option<&'static str> {
-        let Self { importing: Importing { dims, shapes, fixed }, target_cpu, opt_level, winograd, size } = self;
+        let Self { importing: Importing { dims, shapes, fixed }, target_cpu, opt_level, winograd, bands, size } = self;
         [
             (!dims.is_empty(), "--dim"),
             (!shapes.is_empty(), "--shape"),
@@ -100,6 +103,7 @@ impl Compiling {
             (target_cpu.is_some(), "--target-cpu"),
             (*opt_level != DEFAULT_OPT_LEVEL, "-O"),
             (*winograd != Winograd::default(), "--winograd"),
+            (*bands != Bands::default(), "--bands"),
             (*size, "--size"),
         ]
         .into_iter()
@@ -120,6 +124,18 @@ pub enum Winograd {
     Off,
     /// Within 3e-5
     Aggressive,
+}
+
+/// `--bands`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Bands {
+    /// Where that is faster by the cost model
+    #[default]
+    Auto,
+    /// Never
+    Off,
+    /// Wherever it can be done
+    On,
 }
 
 /// `nncc MODEL.onnx -o OUT`.

@@ -247,6 +247,11 @@ fn compile_in_child(a: &args::Bench) -> Result<Temporary, Error> {
         args::Winograd::Off => "off",
         args::Winograd::Aggressive => "aggressive",
     });
+    child.arg("--bands").arg(match a.shared.bands {
+        args::Bands::Auto => "auto",
+        args::Bands::Off => "off",
+        args::Bands::On => "on",
+    });
     if a.shared.size {
         child.arg("--size");
     }

@@ -5,7 +5,7 @@ use super::learning::Learning;
 use super::progress::Progress;
 use super::{print, recipe};
 use nncc::training::ModelFile;
-use nncc::{Compiled, Compiler, Error, LearningBatches, OptLevel, OutputKind, Text, WinogradUse, arrays};
+use nncc::{BandUse, Compiled, Compiler, Error, LearningBatches, OptLevel, OutputKind, Text, WinogradUse, arrays};
 use nncc_train::recipe::{Recipe, RecipeError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -153,6 +153,11 @@ pub fn compiler(flags: &args::Compiling) -> Result<Compiler, Error> {
         args::Winograd::Auto => WinogradUse::Auto,
         args::Winograd::Off => WinogradUse::Off,
         args::Winograd::Aggressive => WinogradUse::Aggressive,
+    });
+    let c = c.bands(match flags.bands {
+        args::Bands::Auto => BandUse::Auto,
+        args::Bands::Off => BandUse::Off,
+        args::Bands::On => BandUse::On,
     });
     Ok(match &flags.target_cpu {
         Some(cpu) => c.target_cpu(cpu),

@@ -4,6 +4,7 @@
 //! strides and tails are constants. It knows nothing of the graph: which template serves a node is decided in `lower/`.
 
 pub mod attention;
+pub mod bands;
 pub mod conv;
 pub mod copy;
 pub mod dropout;

@@ -15,6 +15,7 @@
 //! A mean's divisors are one number where all windows count alike, else a table with one number an output pixel, made while
 //! compiling. Operands: x, the table if there is one, y, the indices if they are wanted.
 
+use super::bands::Band;
 use super::conv::generic::element;
 use super::isa_name;
 use super::pointwise::elem_of;
@@ -37,7 +38,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn has_table(self) -> bool {
+    pub(crate) fn has_table(self) -> bool {
         self == Kind::Mean(None)
     }
 
@@ -102,6 +103,14 @@ fn magnitude_to(b: &mut Builder, x: Value, order: usize) -> Value {
     power.unwrap_or(square)
 }
 
+/// Where the operands of a pooling lie.
+pub(crate) struct Operands {
+    pub x: Value,
+    /// A divisor for each pixel of an output plane, if the kind asks for it.
+    pub table: Option<Value>,
+    pub y: Value,
+}
+
 /// A pooling of f32 in channel blocks.
 #[derive(Clone, Debug)]
 pub struct Blocked<'a> {
@@ -163,6 +172,11 @@ impl Blocked<'_> {
         bytes <= 24 * 1024 && self.axes[2].inputs.max(self.axes[2].outputs) * BLOCK * 4 < 1 << 30
     }
 
+    /// The kernel's name.
+    pub(crate) fn name(&self) -> String {
+        format!("f32_{}__{}_1x{}", self.kind.name(), isa_name(self.target), self.pixels())
+    }
+
     /// The kernel.
     pub fn kernel(&self) -> Kernel {
         let mut args = vec![ArgDecl::read("x", 4)];
@@ -170,51 +184,67 @@ impl Blocked<'_> {
             args.push(ArgDecl::read("divisors", 4));
         }
         args.push(ArgDecl::write("y", 4));
-        let name = format!("f32_{}__{}_1x{}", self.kind.name(), isa_name(self.target), self.pixels());
-        let mut b = Builder::new(name, args);
+        let mut b = Builder::new(self.name(), args);
+        let table = self.kind.has_table();
+        let operands = Operands { x: b.arg(0), table: table.then(|| b.arg(1)), y: b.arg(1 + usize::from(table)) };
         b.tasks(|b, task| {
             let (rest, chunk) = div_rem(b, task, self.chunks());
             let (image, block) = div_rem(b, rest, self.blocks());
-            let full = self.channels / BLOCK;
-            let edge = padded_channels(self.channels) - full * BLOCK;
-            match (full, edge) {
-                (_, 0 | BLOCK) => self.block(b, image, block, chunk, BLOCK),
-                (0, edge) => self.block(b, image, block, chunk, edge),
-                (full, edge) => {
-                    let bound = b.i64(full as i64);
-                    let is_full = b.icmp(IntCc::LtS, block, bound);
-                    b.branch(
-                        is_full,
-                        |b| self.block(b, image, block, chunk, BLOCK),
-                        |b| self.block(b, image, block, chunk, edge),
-                    );
-                }
-            }
+            let lo = b.mul_imm(chunk, self.rows() as i64);
+            let hi = b.add_imm(lo, self.rows() as i64);
+            let all = b.i64(self.row_count() as i64);
+            let hi = b.min_s(hi, all);
+            let band = Band::of_whole(b, image, [lo, hi]);
+            self.block(b, &operands, &band, block);
         });
         b.finish()
     }
 
-    /// The rows of a task in a block of `width` channels.
-    fn block(&self, b: &mut Builder, image: Value, block: Value, chunk: Value, width: usize) {
+    /// Inside of another kernel: all channels of a band.
+    pub(crate) fn band(&self, b: &mut Builder, operands: &Operands, band: &Band) {
+        b.for_(0, self.blocks(), 1, |b, block| self.block(b, operands, band, block));
+    }
+
+    /// A band of one block of channels.
+    fn block(&self, b: &mut Builder, operands: &Operands, band: &Band, block: Value) {
+        let full = self.channels / BLOCK;
+        let edge = padded_channels(self.channels) - full * BLOCK;
+        match (full, edge) {
+            (_, 0 | BLOCK) => self.band_rows(b, operands, band, block, BLOCK),
+            (0, edge) => self.band_rows(b, operands, band, block, edge),
+            (full, edge) => {
+                let bound = b.i64(full as i64);
+                let is_full = b.icmp(IntCc::LtS, block, bound);
+                b.branch(
+                    is_full,
+                    |b| self.band_rows(b, operands, band, block, BLOCK),
+                    |b| self.band_rows(b, operands, band, block, edge),
+                );
+            }
+        }
+    }
+
+    /// The rows of a band in a block of `width` channels.
+    fn band_rows(&self, b: &mut Builder, operands: &Operands, band: &Band, block: Value, width: usize) {
         let [depth, height, row] = &self.axes;
         let padded = padded_channels(self.channels);
-        let base = |b: &mut Builder, arg: usize, plane: usize| {
-            let p = b.ptr(b.arg(arg).at(0).idx(image, (padded * plane * 4).max(1)));
+        let base = |b: &mut Builder, base: Value, image: Value, plane: usize| {
+            let p = b.ptr(base.at(0).idx(image, (padded * plane * 4).max(1)));
             b.ptr(p.at(0).idx(block, (BLOCK * plane * 4).max(1)))
         };
-        let x = base(b, 0, self.axes.iter().map(|a| a.inputs).product());
-        let y = base(b, 1 + usize::from(self.kind.has_table()), self.axes.iter().map(|a| a.outputs).product());
-        let lo = b.mul_imm(chunk, self.rows() as i64);
-        let hi = b.add_imm(lo, self.rows() as i64);
-        let all = b.i64(self.row_count() as i64);
-        let hi = b.min_s(hi, all);
+        let x = base(b, operands.x, band.images[0], self.axes.iter().map(|a| a.in_extent).product());
+        let y = base(b, operands.y, band.images[1], self.axes.iter().map(|a| a.out_extent).product());
+        let [lo, hi] = band.rows;
         let lanes = self.target.lanes(Elem::F32).min(width);
         let pitch = width * 4;
         b.for_(lo, hi, 1, |b, r| {
             let (od, oh) = div_rem(b, r, height.outputs);
             let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
             let line = first_line(b, depth, height, [od, oh]);
+            let line = b.sub(line, band.first[0]);
             let x = b.ptr(x.at(0).idx(line, (row.inputs * pitch).max(1)));
+            let place = b.sub(r, band.first[1]);
+            let first_place = b.mul_imm(place, row.outputs as i64);
             let first_pixel = b.mul_imm(r, row.outputs as i64);
             b.for_(0, width, lanes as i64, |b, lane| {
                 let (x, y) = (b.ptr(x.at(0).idx(lane, 4)), b.ptr(y.at(0).idx(lane, 4)));
@@ -225,11 +255,12 @@ impl Blocked<'_> {
                         let column = row.first_input(b, first);
                         let x = b.ptr(x.at(0).idx(column, pitch));
                         let sums = self.tile(b, Type::of(Elem::F32, lanes), pitch, x, bounds, &run);
+                        let place = b.add(first_place, first);
+                        let y = b.ptr(y.at(0).idx(place, pitch));
                         let pixel = b.add(first_pixel, first);
-                        let y = b.ptr(y.at(0).idx(pixel, pitch));
                         for (px, &sum) in sums.iter().enumerate() {
-                            let table = b.arg(1).at(px as i64 * 4).idx(pixel, 4);
-                            let result = self.kind.finish(b, sum, self.kind.has_table().then_some(table));
+                            let table = operands.table.map(|table| table.at(px as i64 * 4).idx(pixel, 4));
+                            let result = self.kind.finish(b, sum, table);
                             b.store(y.at((px * pitch) as i64), result);
                         }
                     });

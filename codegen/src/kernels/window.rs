@@ -24,6 +24,8 @@ use std::ops::Range;
 pub struct Axis {
     /// Elements of the input.
     pub inputs: usize,
+    /// Elements of the input that memory holds: all of them, or the rows of a band.
+    pub in_extent: usize,
     /// Outputs that are computed.
     pub outputs: usize,
     /// Inputs between the windows of neighbouring outputs.
@@ -34,7 +36,7 @@ pub struct Axis {
     pub first: i64,
     /// Inputs between neighbouring taps.
     pub dilation: usize,
-    /// Elements of the output tensor.
+    /// Elements of the output that memory holds: all of the tensor's, or the rows of a band.
     pub out_extent: usize,
     /// Where output 0 lies.
     pub out_first: usize,
@@ -46,6 +48,7 @@ impl Axis {
     /// An axis of one element: what stands for the missing axes of a convolution over fewer than three.
     pub const UNIT: Axis = Axis {
         inputs: 1,
+        in_extent: 1,
         outputs: 1,
         stride: 1,
         taps: 1,
@@ -60,6 +63,7 @@ impl Axis {
     pub fn sliding(inputs: usize, outputs: usize, kernel: usize, stride: usize, dilation: usize, pad: usize) -> Axis {
         Axis {
             inputs,
+            in_extent: inputs,
             outputs,
             stride,
             taps: kernel,
@@ -74,7 +78,8 @@ impl Axis {
     /// Does every output read exactly the input at its own index?
     pub fn is_identity(&self) -> bool {
         let place = (self.out_first, self.out_step, self.out_extent) == (0, 1, self.outputs);
-        place && self.taps == 1 && self.stride == 1 && self.first == 0 && self.inputs == self.outputs
+        let read = (self.first, self.stride, self.taps, self.in_extent) == (0, 1, 1, self.inputs);
+        place && read && self.inputs == self.outputs
     }
 
     /// The input that a tap of an output reads, if it is one.
@@ -220,7 +225,7 @@ pub fn div_rem(b: &mut Builder, v: Value, k: usize) -> (Value, Value) {
 pub fn first_line(b: &mut Builder, depth: &Axis, height: &Axis, [d, h]: [Value; 2]) -> Value {
     let d = depth.first_input(b, d);
     let h = height.first_input(b, h);
-    let line = b.mul_imm(d, height.inputs as i64);
+    let line = b.mul_imm(d, height.in_extent as i64);
     b.add(line, h)
 }
 

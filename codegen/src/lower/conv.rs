@@ -21,6 +21,7 @@ use super::cx::{Call, Operand};
 use super::fused::Behind;
 use super::panels::Packing;
 use super::{LowerCx, LowerError};
+use crate::kernels::bands::Layer;
 use crate::kernels::conv::depthwise::Depthwise;
 use crate::kernels::conv::direct::Direct;
 use crate::kernels::conv::generic::{Generic, GenericAxis};
@@ -69,6 +70,26 @@ impl Parts {
         axes_of([&self.x.dims, &self.y.dims, &self.w.dims], strides, dilations, pads)
     }
 
+    /// All of a convolution on blocked values.
+    fn whole(&self, op: &Conv) -> Phase {
+        let (x, y, w) = (&self.x, &self.y, &self.w);
+        let sliding = |a: &GenericAxis| Axis::sliding(a.input, a.output, a.kernel, a.stride, a.dilation, a.pad);
+        let axes: Vec<Axis> = self.axes(&op.strides, &op.dilations, &op.pads).iter().map(sliding).collect();
+        let shape = ConvShape {
+            batch: x.dims[0],
+            groups: op.group,
+            inputs: w.dims[1],
+            outputs: w.dims[0] / op.group,
+            axes: three(&axes, Axis::UNIT),
+            source: x.layout.into(),
+            weights: Weights::Panels,
+            sink: Sink::Blocked,
+            bias: self.bias.is_some(),
+            epilogue: self.behind.epilogue.clone(),
+        };
+        Phase { channels: y.dims[1], shape, taps: three(&w.dims[2..], 1).map(|k| (0..k).collect()) }
+    }
+
     /// The bias as the blocked templates read it, if there is one.
     fn bias(&self, cx: &mut LowerCx<'_, '_>, packing: &mut Packing) -> Result<Option<Arg>, LowerError> {
         self.bias.as_ref().map(|bias| packing.padded(cx, bias, self.y.dims[1])).transpose()
@@ -107,38 +128,51 @@ pub(super) fn three<T: Clone>(list: &[T], missing: T) -> [T; 3] {
 /// Lowers a convolution with what follows it.
 pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     let parts = Parts::of(cx, behind)?;
-    let (x, y, w) = (&parts.x, &parts.y, &parts.w);
+    let w = &parts.w;
     let (inputs, outputs) = (w.dims[1], w.dims[0] / op.group);
     if parts.is_blocked() {
-        let sliding = |a: &GenericAxis| Axis::sliding(a.input, a.output, a.kernel, a.stride, a.dilation, a.pad);
-        let axes: Vec<Axis> = parts.axes(&op.strides, &op.dilations, &op.pads).iter().map(sliding).collect();
-        let shape = ConvShape {
-            batch: x.dims[0],
-            groups: op.group,
-            inputs,
-            outputs,
-            axes: three(&axes, Axis::UNIT),
-            source: x.layout.into(),
-            weights: Weights::Panels,
-            sink: Sink::Blocked,
-            bias: parts.bias.is_some(),
-            epilogue: parts.behind.epilogue.clone(),
-        };
+        let phase = parts.whole(op);
         if let Some(weights) = w.constant()
-            && winograd::fits(&shape)
-            && let Some(minimal) = cx.algorithms().of(weights, inputs, outputs)
+            && let Some(minimal) = winograd_of(cx, &parts, &phase.shape)
         {
-            return lower_winograd(cx, &parts, &shape, minimal, weights.clone());
+            return lower_winograd(cx, &parts, &phase.shape, minimal, weights.clone());
         }
-        let kernel = three(&w.dims[2..], 1);
-        let taps = kernel.map(|k| (0..k).collect());
-        let phase = Phase { channels: y.dims[1], shape, taps };
         if phase.fits(cx, &parts) {
-            return lower_phases(cx, &parts, kernel, vec![phase], false);
+            return lower_phases(cx, &parts, three(&w.dims[2..], 1), vec![phase], false);
         }
     }
     let axes = parts.axes(&op.strides, &op.dilations, &op.pads);
     lower_generic(cx, &parts, op.group, [inputs, outputs], axes, false)
+}
+
+/// A convolution as a layer of bands, with its operands between input and output; `None` when it is not one, or better by
+/// itself.
+pub(super) fn layer<'a>(
+    op: &Conv,
+    behind: Behind,
+    cx: &mut LowerCx<'_, 'a>,
+) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
+    let parts = Parts::of(cx, behind)?;
+    if !parts.is_blocked() || parts.w.constant().is_none() {
+        return Ok(None);
+    }
+    let phase = parts.whole(op);
+    if winograd_of(cx, &parts, &phase.shape).is_some() || !(phase.is_narrow() || direct_channels(&phase.shape)) {
+        return Ok(None);
+    }
+    let mut packing = Packing::new();
+    let mut args = vec![phase.weights(cx, &mut packing, &parts.w, three(&parts.w.dims[2..], 1), false)?];
+    args.extend(parts.bias(cx, &mut packing)?);
+    packing.lower(cx);
+    args.extend(&parts.behind.args);
+    let layer = if phase.is_narrow() { Layer::Depthwise(phase.shape) } else { Layer::Direct(phase.shape) };
+    Ok(Some((layer, args)))
+}
+
+/// The variant of Winograd's algorithm that computes a convolution, if one does.
+fn winograd_of(cx: &LowerCx<'_, '_>, parts: &Parts, shape: &ConvShape) -> Option<Minimal> {
+    let weights = parts.w.constant().filter(|_| winograd::fits(shape))?;
+    cx.algorithms().of(weights, shape.inputs, shape.outputs)
 }
 
 /// Lowers a transposed convolution with what follows it.
@@ -265,6 +299,7 @@ fn phases_of(axis: &GenericAxis) -> Vec<(Axis, Vec<usize>)> {
             let reads: Vec<i64> = taps.iter().map(|&k| offset(k).div_euclid(stride as i64)).collect();
             let axis = Axis {
                 inputs: input,
+                in_extent: input,
                 outputs: (output.saturating_sub(r)).div_ceil(stride),
                 stride: 1,
                 taps: taps.len(),

@@ -42,6 +42,8 @@ pub struct Operand {
 enum Place {
     Memory(Arg),
     Constant(Constant),
+    /// Never whole in memory.
+    None,
 }
 
 impl Operand {
@@ -50,11 +52,16 @@ impl Operand {
         Operand { dtype, dims: dims.to_vec(), layout, name: "".into(), place: Place::Memory(arg) }
     }
 
+    /// A tensor that is never whole in memory: an intermediate inside of one step.
+    pub fn passing(dtype: DType, dims: &[usize], layout: Layout) -> Operand {
+        Operand { dtype, dims: dims.to_vec(), layout, name: "".into(), place: Place::None }
+    }
+
     /// The constant that it is, if it is one.
     pub fn constant(&self) -> Option<&Constant> {
         match &self.place {
             Place::Constant(c) => Some(c),
-            Place::Memory(_) => None,
+            Place::Memory(_) | Place::None => None,
         }
     }
 
@@ -62,7 +69,7 @@ impl Operand {
     pub fn memory(&self) -> Option<Arg> {
         match self.place {
             Place::Memory(arg) => Some(arg),
-            Place::Constant(_) => None,
+            Place::Constant(_) | Place::None => None,
         }
     }
 
@@ -97,6 +104,7 @@ impl Operand {
         let place = match &self.place {
             Place::Constant(c) => Place::Constant(c.reshaped(dims).expect("as many elements")),
             Place::Memory(arg) => Place::Memory(*arg),
+            Place::None => Place::None,
         };
         Operand { dims: dims.to_vec(), place, ..self.clone() }
     }
@@ -378,6 +386,7 @@ impl<'s, 'a> LowerCx<'s, 'a> {
         match &operand.place {
             Place::Memory(arg) => Ok(*arg),
             Place::Constant(c) => Ok(self.packed(Packed::raw(c.clone()))),
+            Place::None => Err(self.internal("an intermediate inside of a step has no place")),
         }
     }
 

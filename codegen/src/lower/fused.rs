@@ -23,7 +23,7 @@ pub(super) fn lower(op: &Fused, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
     let extra: Vec<Operand> = extra.iter().flatten().cloned().collect();
     let output = cx.output(0);
     let behind = match root {
-        Op::Conv(_) | Op::ConvTranspose(_) => fit(cx, &op.program, &extra, &output, channel_kind, 1)?,
+        Op::Conv(_) | Op::ConvTranspose(_) => behind_conv(cx, &op.program, &extra, &output)?,
         Op::MatMul(_) if super::matmul::takes_epilogue(None, own, &output) => {
             fit(cx, &op.program, &extra, &output, column_kind, output.rank() - 1)?
         }
@@ -61,6 +61,16 @@ pub(super) fn lower(op: &Fused, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
 pub(super) struct Behind {
     pub epilogue: Epilogue,
     pub args: Vec<Arg>,
+}
+
+/// The program as an epilogue of a convolution, if it can be one.
+pub(super) fn behind_conv(
+    cx: &mut LowerCx<'_, '_>,
+    program: &Pointwise,
+    extras: &[Operand],
+    output: &Operand,
+) -> Result<Option<Behind>, LowerError> {
+    fit(cx, program, extras, output, channel_kind, 1)
 }
 
 /// The program as an epilogue of an f32 output, if each extra operand can be read in one of its ways. `kind_of` tells which;

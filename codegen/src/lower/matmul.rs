@@ -135,7 +135,7 @@ impl Product {
             true => Source::Matrix { row: 1, column: m, image: image_a },
             false => Source::Matrix { row: k, column: 1, image: image_a },
         };
-        let row = Axis { inputs: rows, outputs: rows, out_extent: rows, ..Axis::UNIT };
+        let row = Axis::sliding(rows, rows, 1, 1, 1, 0);
         Some(Conv {
             batch,
             groups: 1,

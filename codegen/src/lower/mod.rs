@@ -27,13 +27,16 @@
 //! | [`cx`] | what a lowering sees: operands, constants, kernels, steps |
 //! | `fused` | an operator with an elementwise program behind it |
 //! | `panels` | weights for the templates: constants, or packed by a step |
+//! | [`bands`] | which layers are computed depth first, in bands of rows |
 //! | [`algorithm`] | which convolutions Winograd computes, chosen for the whole model |
 //! | [`placement`] | where values lie: what is asked of a memory plan |
 //! | [`pools`] | constants and kernels, each once |
 
 pub mod algorithm;
 pub mod attention;
+pub mod bands;
 mod batch_norm;
+mod chain;
 pub mod concat;
 mod conv;
 pub mod cx;
@@ -287,6 +290,7 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::AveragePool(op) => pool::lower_average(op, cx),
         Op::LpPool(op) => pool::lower_lp(op, cx),
         Op::Fused(op) if op.root.is_some() => fused::lower(op, cx),
+        Op::Chain(op) => chain::lower(op, cx),
         Op::Reduce(op) => reduce::lower(op, cx),
         Op::ArgReduce(op) => scan::lower_arg(op, cx),
         Op::CumSum(op) => scan::lower_cum_sum(op, cx),

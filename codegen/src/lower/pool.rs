@@ -1,9 +1,11 @@
 //! Pooling: f32 in channel blocks by the blocked template, everything else and indices by the generic one.
 
-use super::cx::Call;
+use super::cx::{Call, Operand};
 use super::{LowerCx, LowerError};
+use crate::kernels::bands::Layer;
 use crate::kernels::pool::{Blocked, Generic, Kind};
 use crate::kernels::window::Axis;
+use crate::program::Arg;
 use nncc_ir::ops::pool::{AveragePool, LpPool, MaxPool};
 use nncc_ir::ops::window::Window;
 use nncc_ir::{DType, Layout, Tensor};
@@ -15,21 +17,74 @@ pub(super) fn lower_max(op: &MaxPool, cx: &mut LowerCx<'_, '_>) -> Result<(), Lo
 
 /// Lowers a mean.
 pub(super) fn lower_average(op: &AveragePool, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
-    let (x, y) = (cx.input(0)?, cx.output(0));
-    // A window without any tap inside sums to 0, and 0 / 1 is the result that it has by definition.
-    let divisors: Vec<f64> = op.divisors(&x.dims[2..], &y.dims[2..]).iter().map(|&d| d.max(1) as f64).collect();
-    match divisors.first() {
-        Some(&first) if divisors.iter().any(|&d| d != first) => {
-            let table = Tensor::from_f64(y.dtype, &[divisors.len()], &divisors);
-            lower(op.window(), Kind::Mean(None), Some(table), None, cx)
-        }
-        first => lower(op.window(), Kind::Mean(Some(first.copied().unwrap_or(1.0))), None, None, cx),
-    }
+    let (kind, table) = divisors(op, &cx.input(0)?, &cx.output(0));
+    lower(op.window(), kind, table, None, cx)
 }
 
 /// Lowers a norm.
 pub(super) fn lower_lp(op: &LpPool, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
     lower(op.window(), Kind::Norm(op.p), None, None, cx)
+}
+
+/// The divisors of a mean: one for all pixels in its kind, or one for each in a table.
+fn divisors(op: &AveragePool, x: &Operand, y: &Operand) -> (Kind, Option<Tensor>) {
+    // A window without any tap inside sums to 0, and 0 / 1 is the result that it has by definition.
+    let divisors: Vec<f64> = op.divisors(&x.dims[2..], &y.dims[2..]).iter().map(|&d| d.max(1) as f64).collect();
+    match divisors.first() {
+        Some(&first) if divisors.iter().any(|&d| d != first) => {
+            (Kind::Mean(None), Some(Tensor::from_f64(y.dtype, &[divisors.len()], &divisors)))
+        }
+        first => (Kind::Mean(Some(first.copied().unwrap_or(1.0))), None),
+    }
+}
+
+/// A maximum as a layer of bands, with its operands between input and output; `None` when it is not one.
+pub(super) fn max_layer<'a>(
+    op: &MaxPool,
+    cx: &mut LowerCx<'_, 'a>,
+) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
+    if op.indices { Ok(None) } else { layer(&op.window(), Kind::Max, None, cx) }
+}
+
+/// A mean as a layer of bands.
+pub(super) fn average_layer<'a>(
+    op: &AveragePool,
+    cx: &mut LowerCx<'_, 'a>,
+) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
+    let (kind, table) = divisors(op, &cx.input(0)?, &cx.output(0));
+    layer(&op.window(), kind, table, cx)
+}
+
+fn layer<'a>(
+    window: &Window<'_>,
+    kind: Kind,
+    table: Option<Tensor>,
+    cx: &mut LowerCx<'_, 'a>,
+) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
+    let (x, y) = (cx.input(0)?, cx.output(0));
+    let layer = blocked(kind, &x, &y, &axes_of(window, &x, &y), cx);
+    let args = table.map(|t| cx.constant(t.to_bytes())).into_iter().collect();
+    Ok(layer.map(|pool| (Layer::Pool(pool), args)))
+}
+
+/// The axes of a window that slides over `x`.
+fn axes_of(window: &Window<'_>, x: &Operand, y: &Operand) -> Vec<Axis> {
+    let axis = |i: usize| {
+        let (input, output, kernel) = (x.dims[i + 2], y.dims[i + 2], window.kernel[i]);
+        Axis::sliding(input, output, kernel, window.strides[i], window.dilations[i], window.begin(i))
+    };
+    (0..x.rank() - 2).map(axis).collect()
+}
+
+/// The blocked template, if it may take the operands.
+fn blocked<'a>(kind: Kind, x: &Operand, y: &Operand, axes: &[Axis], cx: &LowerCx<'_, 'a>) -> Option<Blocked<'a>> {
+    let is_blocked = x.layout == Layout::Blocked && y.layout == Layout::Blocked && x.dtype == DType::F32;
+    let is_short = !matches!(kind, Kind::Norm(order) if !order.is_power_of_two());
+    if !is_blocked || !is_short || axes.len() > 3 {
+        return None;
+    }
+    let axes = super::conv::three(axes, Axis::UNIT);
+    Some(Blocked { target: cx.target(), kind, batch: x.dims[0], channels: x.dims[1], axes }).filter(Blocked::is_small)
 }
 
 fn lower(
@@ -43,27 +98,17 @@ fn lower(
     if y.elems() == 0 {
         return Ok(());
     }
-    let spatial = x.rank() - 2;
-    let axes: Vec<Axis> = (0..spatial)
-        .map(|i| {
-            let (input, output, kernel) = (x.dims[i + 2], y.dims[i + 2], window.kernel[i]);
-            Axis::sliding(input, output, kernel, window.strides[i], window.dilations[i], window.begin(i))
-        })
-        .collect();
+    let axes = axes_of(&window, &x, &y);
     let mut args = vec![cx.arg(&x)?];
     args.extend(table.map(|t| cx.constant(t.to_bytes())));
     args.push(cx.arg(&y)?);
     let (batch, channels) = (x.dims[0], x.dims[1]);
-    let is_blocked = x.layout == Layout::Blocked && y.layout == Layout::Blocked && x.dtype == DType::F32;
-    let is_short = !matches!(kind, Kind::Norm(order) if !order.is_power_of_two());
-    if is_blocked && is_short && indices.is_none() && spatial <= 3 {
-        let three = std::array::from_fn(|i| (i + spatial).checked_sub(3).map_or(Axis::UNIT, |i| axes[i].clone()));
-        let blocked = Blocked { target: cx.target(), kind, batch, channels, axes: three };
-        if blocked.is_small() {
-            let kernel = cx.kernel(blocked.kernel());
-            cx.step(Call::new(kernel, &args, blocked.tasks()));
-            return Ok(());
-        }
+    if indices.is_none()
+        && let Some(blocked) = blocked(kind, &x, &y, &axes, cx)
+    {
+        let kernel = cx.kernel(blocked.kernel());
+        cx.step(Call::new(kernel, &args, blocked.tasks()));
+        return Ok(());
     }
     let mut layouts = [x.layout, y.layout, Layout::RowMajor];
     if indices.is_some() {

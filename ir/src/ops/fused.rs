@@ -13,6 +13,7 @@
 use crate::attr::{AttrValue, split_top};
 use crate::broadcast::{broadcast_shapes, eval_program};
 use crate::op::{EvalError, Operator, TypeError};
+use crate::ops::chain::Chain;
 use crate::{Op, Pointwise, Tensor, TensorType, operator_attrs, type_err};
 
 operator_attrs! {
@@ -30,21 +31,30 @@ operator_attrs! {
 impl AttrValue for Box<Op> {
     /// `conv(strides=[1,1],group=1)`.
     fn write(&self) -> String {
-        let fields: Vec<String> = self.attributes().iter().map(|(k, v)| format!("{k}={v}")).collect();
-        format!("{}({})", self.name(), fields.join(","))
+        op_to_text(self)
     }
 
     fn read(text: &str) -> Result<Box<Op>, String> {
-        let bad = || format!("`{text}` is not an operator with attributes");
-        let (name, fields) = text.strip_suffix(')').and_then(|t| t.split_once('(')).ok_or_else(bad)?;
-        if name == Fused::NAME {
-            return Err("a fused operator cannot be the root of another".into()); // also bounds the recursion
-        }
-        let fields = split_top(fields, ',').into_iter().map(|f| f.split_once('=').ok_or_else(bad));
-        let fields: Vec<(&str, &str)> =
-            fields.map(|f| f.map(|(k, v)| (k.trim(), v.trim()))).collect::<Result<_, _>>()?;
-        Op::from_text(name, &fields).map(Box::new)
+        op_from_text(text, &[Fused::NAME, Chain::NAME]).map(Box::new) // also bounds the recursion
     }
+}
+
+/// `conv(strides=[1,1],group=1)`.
+pub(super) fn op_to_text(op: &Op) -> String {
+    let fields: Vec<String> = op.attributes().iter().map(|(k, v)| format!("{k}={v}")).collect();
+    format!("{}({})", op.name(), fields.join(","))
+}
+
+/// The operator of such a text, if it is none of the `refused`.
+pub(super) fn op_from_text(text: &str, refused: &[&str]) -> Result<Op, String> {
+    let bad = || format!("`{text}` is not an operator with attributes");
+    let (name, fields) = text.strip_suffix(')').and_then(|t| t.split_once('(')).ok_or_else(bad)?;
+    if refused.contains(&name) {
+        return Err(format!("a {name} operator cannot be a part of this one"));
+    }
+    let fields = split_top(fields, ',').into_iter().map(|f| f.split_once('=').ok_or_else(bad));
+    let fields: Vec<(&str, &str)> = fields.map(|f| f.map(|(k, v)| (k.trim(), v.trim()))).collect::<Result<_, _>>()?;
+    Op::from_text(name, &fields)
 }
 
 impl Fused {
@@ -56,7 +66,7 @@ impl Fused {
     /// The type of the root's only output.
     pub fn root_type(&self, operands: &[Option<&TensorType>]) -> Result<Option<TensorType>, TypeError> {
         let Some(root) = &self.root else { return Ok(None) };
-        if matches!(**root, Op::Fused(_) | Op::Input | Op::Constant(_)) {
+        if matches!(**root, Op::Fused(_) | Op::Chain(_) | Op::Input | Op::Constant(_)) {
             return type_err!("{} cannot be a root", root.name());
         }
         let mut outputs = root.infer(operands).map_err(|e| TypeError(format!("{}: {e}", root.name())))?;

@@ -8,6 +8,7 @@ use crate::{GradientCx, GradientError, Pointwise, SymTensor, Tensor, TensorType,
 pub mod activation;
 pub mod attention;
 pub mod batch_norm;
+pub mod chain;
 pub mod concat;
 pub mod conv;
 pub mod cum_sum;
@@ -53,5 +54,5 @@ define_ops! {
     matmul::MatMul, matmul::Gemm, einsum::Einsum, attention::Attention,
     softmax::Softmax, softmax::LogSoftmax, softmax::Hardmax,
     resize::Resize, resize::ResizeGradient,
-    fused::Fused,
+    fused::Fused, chain::Chain,
 }

@@ -23,7 +23,8 @@
 //! template is bound by them or by memory, not by loads. With more taps than registers allow, weights are loaded at their use.
 //! Needs: as many output as input channels in a group, a divisor of 16.
 
-use super::Conv;
+use super::{Conv, Operands};
+use crate::kernels::bands::Band;
 use crate::kernels::epilogue::Site;
 use crate::kernels::isa_name;
 use crate::kernels::window::{Run, along, div_rem, first_line, line_place};
@@ -96,59 +97,87 @@ impl<'a> Depthwise<'a> {
         bytes <= 24 * 1024 && plane < 1 << 30
     }
 
+    /// The kernel's name.
+    pub(crate) fn name(&self) -> String {
+        let (shape, isa) = (self.conv.shape_name(), isa_name(self.target));
+        let kind = if self.conv.inputs == 1 { "dwconv".into() } else { format!("conv_g{}", self.conv.inputs) };
+        format!("f32_{kind}_{shape}__{isa}_1x{}", self.pixels)
+    }
+
     /// The kernel. Operands: x, w, bias (if there is one), the epilogue's extras, y.
     pub fn kernel(&self) -> Kernel {
         let args = self.conv.arguments(&["x", "w"], ArgDecl::write("y", 4));
-        let (shape, isa) = (self.conv.shape_name(), isa_name(self.target));
-        let kind = if self.conv.inputs == 1 { "dwconv".into() } else { format!("conv_g{}", self.conv.inputs) };
-        let mut b = Builder::new(format!("f32_{kind}_{shape}__{isa}_1x{}", self.pixels), args);
+        let mut b = Builder::new(self.name(), args);
+        let operands = Operands::of_args(&b, self.conv.bias, self.conv.epilogue.extras.len());
         b.tasks(|b, task| {
             let (rest, chunk) = div_rem(b, task, self.chunks());
             let (image, block) = div_rem(b, rest, self.blocks());
-            let full = self.channels() / BLOCK;
-            let edge = padded_channels(self.channels()) - full * BLOCK;
-            let at = BlockAt { image, block, chunk };
-            match (full, edge) {
-                (_, 0) => self.block(b, &at, BLOCK),
-                (0, edge) => self.block(b, &at, edge),
-                (full, BLOCK) if full > 0 => self.block(b, &at, BLOCK),
-                (full, edge) => {
-                    let bound = b.i64(full as i64);
-                    let is_full = b.icmp(IntCc::LtS, block, bound);
-                    b.branch(is_full, |b| self.block(b, &at, BLOCK), |b| self.block(b, &at, edge));
-                }
-            }
+            let lo = b.mul_imm(chunk, self.rows as i64);
+            let hi = b.add_imm(lo, self.rows as i64);
+            let all = b.i64(self.row_count() as i64);
+            let hi = b.min_s(hi, all);
+            let band = Band::of_whole(b, image, [lo, hi]);
+            self.block(b, &operands, &band, block);
         });
         b.finish()
     }
 
-    /// The rows of a task, in a block of `width` channels.
-    fn block(&self, b: &mut Builder, at: &BlockAt, width: usize) {
+    /// Inside of another kernel: all channels of a band.
+    pub(crate) fn band(&self, b: &mut Builder, operands: &Operands, band: &Band) {
+        b.for_(0, self.blocks(), 1, |b, block| self.block(b, operands, band, block));
+    }
+
+    /// What is convolved.
+    pub(crate) fn conv(&self) -> &Conv {
+        &self.conv
+    }
+
+    /// A band of one block of channels.
+    fn block(&self, b: &mut Builder, operands: &Operands, band: &Band, block: Value) {
+        let full = self.channels() / BLOCK;
+        let edge = padded_channels(self.channels()) - full * BLOCK;
+        match (full, edge) {
+            (_, 0) => self.rows(b, operands, band, block, BLOCK),
+            (0, edge) => self.rows(b, operands, band, block, edge),
+            (full, BLOCK) if full > 0 => self.rows(b, operands, band, block, BLOCK),
+            (full, edge) => {
+                let bound = b.i64(full as i64);
+                let is_full = b.icmp(IntCc::LtS, block, bound);
+                b.branch(
+                    is_full,
+                    |b| self.rows(b, operands, band, block, BLOCK),
+                    |b| self.rows(b, operands, band, block, edge),
+                );
+            }
+        }
+    }
+
+    /// The rows of a band, in a block of `width` channels.
+    fn rows(&self, b: &mut Builder, operands: &Operands, band: &Band, block: Value, width: usize) {
         let conv = &self.conv;
         let [depth, height, row] = &conv.axes;
         let padded = padded_channels(self.channels());
-        let image_base = |b: &mut Builder, plane: usize| {
-            let image = b.mul_imm(at.image, (padded * plane * 4) as i64);
-            let block = b.mul_imm(at.block, (BLOCK * plane * 4) as i64);
+        let image_base = |b: &mut Builder, image: Value, plane: usize| {
+            let image = b.mul_imm(image, (padded * plane * 4) as i64);
+            let block = b.mul_imm(block, (BLOCK * plane * 4) as i64);
             b.add(image, block)
         };
-        let x_base = image_base(b, conv.input_plane());
-        let x = b.ptr(b.arg(0).at(0).idx(x_base, 1));
-        let y = image_base(b, conv.output_plane());
-        let w = along(b, b.arg(1), at.block, BLOCK * conv.taps() * conv.inputs * 4);
-        let channel = b.mul_imm(at.block, BLOCK as i64);
-        let lo = b.mul_imm(at.chunk, self.rows as i64);
-        let hi = b.add_imm(lo, self.rows as i64);
-        let all = b.i64(self.row_count() as i64);
-        let hi = b.min_s(hi, all);
+        let x_base = image_base(b, band.images[0], conv.input_plane());
+        let x = b.ptr(operands.x.at(0).idx(x_base, 1));
+        let y = image_base(b, band.images[1], conv.output_plane());
+        let w = along(b, operands.w, block, BLOCK * conv.taps() * conv.inputs * 4);
+        let channel = b.mul_imm(block, BLOCK as i64);
+        let [lo, hi] = band.rows;
         let lanes = self.target.lanes(Elem::F32).min(width);
         b.for_(lo, hi, 1, |b, r| {
             let (od, oh) = div_rem(b, r, height.outputs);
             let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
             let line = first_line(b, depth, height, [od, oh]);
+            let line = b.sub(line, band.first[0]);
             let input = b.mul_imm(line, (row.inputs * width * 4) as i64);
             let x = b.ptr(x.at(0).idx(input, 1));
             let line = line_place(b, depth, height, [od, oh]);
+            let line = b.sub(line, band.first[1]);
             let output = b.mul_imm(line, (row.out_extent * width * 4) as i64);
             let y = b.add(y, output);
             // The vectors of a block share rows in L1.
@@ -169,13 +198,13 @@ impl<'a> Depthwise<'a> {
                     w: b.ptr(w.at(0).idx(lane_bytes, 1)),
                     y: b.add(y, lane_bytes),
                     channel: b.add(channel, lane),
-                    image: at.image,
+                    image: band.image,
                 };
                 for run in row.runs(self.pixels) {
                     b.for_(0, run.count, 1, |b, i| {
                         let first = b.mul_imm(i, run.width as i64);
                         let first = b.add_imm(first, run.start as i64);
-                        self.tile(b, &here, bounds, &run, first);
+                        self.tile(b, operands, &here, bounds, &run, first);
                     });
                 }
             });
@@ -185,6 +214,7 @@ impl<'a> Depthwise<'a> {
     fn tile(
         &self,
         b: &mut Builder,
+        operands: &Operands,
         here: &Here,
         bounds: [(crate::kir::Index, crate::kir::Index); 2],
         run: &Run,
@@ -194,7 +224,10 @@ impl<'a> Depthwise<'a> {
         let pitch = here.width * 4;
         let column = row.first_input(b, first);
         let x = b.ptr(here.x.at(0).idx(column, pitch));
-        let init = if self.conv.bias { b.load(here.ty, b.arg(2).at(0).idx(here.channel, 4)) } else { b.zero(here.ty) };
+        let init = match operands.bias {
+            Some(bias) => b.load(here.ty, bias.at(0).idx(here.channel, 4)),
+            None => b.zero(here.ty),
+        };
         let sums = vec![init; run.width];
         let [(d0, d1), (h0, h1)] = bounds;
         let (row_bytes, row_weights) = (row.inputs * pitch, row.taps * self.conv.inputs * pitch);
@@ -210,7 +243,7 @@ impl<'a> Depthwise<'a> {
         let out_column = row.place(b, first);
         let out_column = b.mul_imm(out_column, pitch as i64);
         let at = b.add(here.y, out_column);
-        self.finish(b, here, &sums, at, row.out_step * pitch);
+        self.finish(b, operands, here, &sums, at, row.out_step * pitch);
     }
 
     /// One row of taps: inputs in order, each used by all taps that reach it.
@@ -253,17 +286,15 @@ impl<'a> Depthwise<'a> {
         sums
     }
 
-    fn finish(&self, b: &mut Builder, here: &Here, sums: &[Value], at: Value, step: usize) {
+    fn finish(&self, b: &mut Builder, operands: &Operands, here: &Here, sums: &[Value], at: Value, step: usize) {
         let epilogue = &self.conv.epilogue;
-        let first_extra = 2 + usize::from(self.conv.bias);
-        let y = b.arg(first_extra + epilogue.extras.len());
-        let extras: Vec<Value> = (0..epilogue.extras.len()).map(|i| b.arg(first_extra + i)).collect();
+        let (y, extras) = (operands.y, &operands.extras);
         let site =
             |same: (Value, i64)| Site { same, image: here.image, channel: (here.channel, 0), count: here.ty.lanes() };
         if !epilogue.is_long() {
             for (px, &sum) in sums.iter().enumerate() {
                 let disp = (px * step) as i64;
-                let result = epilogue.apply(b, sum, &extras, &site((at, disp)));
+                let result = epilogue.apply(b, sum, extras, &site((at, disp)));
                 b.store(y.at(disp).idx(at, 1), result);
             }
             return;
@@ -276,16 +307,10 @@ impl<'a> Depthwise<'a> {
             let sum = b.load(here.ty, scratch.at(0).idx(px, 64));
             let along = b.mul_imm(px, step as i64);
             let at = b.add(at, along);
-            let result = epilogue.apply(b, sum, &extras, &site((at, 0)));
+            let result = epilogue.apply(b, sum, extras, &site((at, 0)));
             b.store(y.at(0).idx(at, 1), result);
         });
     }
-}
-
-struct BlockAt {
-    image: Value,
-    block: Value,
-    chunk: Value,
 }
 
 /// The vector of channels that is computed.

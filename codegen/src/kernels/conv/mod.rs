@@ -21,7 +21,7 @@ pub mod winograd;
 
 use super::epilogue::Epilogue;
 use super::window::Axis;
-use crate::kir::ArgDecl;
+use crate::kir::{ArgDecl, Builder, Value};
 use nncc_ir::{BLOCK, Layout};
 
 /// A convolution over three spatial axes (missing ones are [`Axis::UNIT`]), or one phase of a transposed one.
@@ -118,12 +118,12 @@ impl Conv {
         self.axes.iter().map(|a| a.taps).product()
     }
 
-    /// Elements of one input plane.
+    /// Elements of one input plane in memory.
     pub fn input_plane(&self) -> usize {
-        self.axes.iter().map(|a| a.inputs).product()
+        self.axes.iter().map(|a| a.in_extent).product()
     }
 
-    /// Elements of one plane of the output tensor.
+    /// Elements of one plane of the output in memory.
     pub fn output_plane(&self) -> usize {
         self.axes.iter().map(|a| a.out_extent).product()
     }
@@ -148,6 +148,38 @@ impl Conv {
         let taps = if taps.is_empty() { "1".into() } else { taps.join("x") };
         let stride = self.axes.iter().map(|a| a.stride).max().unwrap_or(1);
         if stride == 1 { taps } else { format!("{taps}s{stride}") }
+    }
+}
+
+/// Where the operands of a convolution lie.
+pub(crate) struct Operands {
+    pub x: Value,
+    pub w: Value,
+    pub bias: Option<Value>,
+    pub extras: Vec<Value>,
+    pub y: Value,
+}
+
+impl Operands {
+    /// The arguments of a kernel: x, w, bias (if there is one), the epilogue's extras, y.
+    pub(crate) fn of_args(b: &Builder, bias: bool, extras: usize) -> Operands {
+        Operands { w: b.arg(1), ..Operands::from_arg(b, 2, bias, extras) }
+    }
+
+    /// The arguments of a kernel without weights: x, bias (if there is one), the epilogue's extras, y.
+    pub(crate) fn without_weights(b: &Builder, bias: bool, extras: usize) -> Operands {
+        Operands::from_arg(b, 1, bias, extras)
+    }
+
+    fn from_arg(b: &Builder, first: usize, bias: bool, extras: usize) -> Operands {
+        let first_extra = first + usize::from(bias);
+        Operands {
+            x: b.arg(0),
+            w: b.arg(0),
+            bias: bias.then(|| b.arg(first)),
+            extras: (first_extra..first_extra + extras).map(|i| b.arg(i)).collect(),
+            y: b.arg(first_extra + extras),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ fn layer(inputs: usize, outputs: usize, size: usize, kernel: usize, stride: usiz
 
 /// The product `[rows, inner] . [inner, columns]` with packed columns.
 fn product(rows: usize, inner: usize, columns: usize) -> Conv {
-    let row = Axis { inputs: rows, outputs: rows, out_extent: rows, ..Axis::UNIT };
+    let row = Axis::sliding(rows, rows, 1, 1, 1, 0);
     Conv {
         axes: [Axis::UNIT, Axis::UNIT, row],
         source: Source::Matrix { row: inner, column: 1, image: 0 },

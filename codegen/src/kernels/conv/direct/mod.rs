@@ -49,13 +49,13 @@ mod sums;
 mod task;
 
 use super::tile::{self, Splat, Tile, UNROLL};
-use super::{Conv, Segment, Sink, Weights, panel_widths, segments};
+use super::{Conv, Operands, Segment, Sink, Weights, panel_widths, segments};
+use crate::kernels::bands::Band;
 use crate::kernels::isa_name;
 use crate::kernels::window::{Axis, Run, TapGroup, balanced};
 use crate::kir::{ArgDecl, Builder, Elem, Kernel, Value};
 use crate::target::Target;
 use nncc_ir::BLOCK;
-use shape::Shape;
 use std::ops::Range;
 use task::TaskAt;
 
@@ -104,11 +104,27 @@ impl<'a> Direct<'a> {
     /// Chooses tile, passes and tasks. `in_place` says that an operand shares the output's memory, which forbids partial sums
     /// there.
     pub fn new(target: &'a Target, conv: &Conv, in_place: bool) -> Direct<'a> {
+        let mut direct = Direct::unsplit(target, &flattened(target, conv));
+        direct.choose_tasks();
+        direct.keep_sums(in_place);
+        direct
+    }
+
+    /// The same for bands of at most `rows` rows, whose bounds another kernel chooses: see [`band`](Direct::band). `axes` say
+    /// what of input and output lies in memory. Passes are those of the whole layer, so that sums are the same.
+    pub(crate) fn banded(target: &'a Target, whole: &Conv, axes: [Axis; 3], rows: usize, in_place: bool) -> Direct<'a> {
+        let pass_blocks = Direct::unsplit(target, &flattened(target, whole)).pass_blocks;
+        let conv = Conv { axes, ..whole.clone() };
+        let mut direct = Direct { rows, pass_blocks, ..Direct::unsplit(target, &conv) };
+        direct.keep_sums(in_place);
+        direct
+    }
+
+    /// Chooses tile and passes; all rows are one task.
+    fn unsplit(target: &'a Target, conv: &Conv) -> Direct<'a> {
         let segments = segments(conv.inputs, conv.input_plane(), conv.source);
-        let splat = tile::splat(target, segments.first().map_or(1, |s| s.channel_pitch));
-        let panels = panel_widths(conv.outputs).len();
-        let conv = flattened(target, conv, splat, panels);
-        let tile = tile::choose(target, splat, panels, conv.axes[2].outputs);
+        let splat = splat_of(target, &segments);
+        let tile = tile::choose(target, splat, panel_widths(conv.outputs).len(), conv.axes[2].outputs);
         let block_bytes = BLOCK * conv.taps() * tile.panels * BLOCK * 4;
         let tiles: usize =
             conv.axes[..2].iter().map(|a| a.outputs).product::<usize>() * conv.axes[2].outputs.div_ceil(tile.pixels);
@@ -123,24 +139,26 @@ impl<'a> Direct<'a> {
             true => full_blocks,
             false => balanced(full_blocks, fitting).next().unwrap_or(full_blocks),
         };
-        let mut direct = Direct {
+        Direct {
             target,
-            conv,
+            conv: conv.clone(),
             segments,
             splat,
             tile,
             pass_blocks: pass_blocks.max(1),
             kept: Kept::Output,
-            rows: 1,
+            rows: conv.axes[..2].iter().map(|a| a.outputs).product::<usize>().max(1),
             panels_inner: true,
-        };
-        direct.choose_tasks();
-        if (in_place || direct.conv.sink == Sink::Matrix) && direct.sums_bytes(direct.rows) <= direct.most_sums() {
-            direct.kept = Kept::Scratch;
-        } else if in_place {
-            direct.pass_blocks = full_blocks.max(1);
         }
-        direct
+    }
+
+    /// Chooses where partial sums wait.
+    fn keep_sums(&mut self, in_place: bool) {
+        if (in_place || self.conv.sink == Sink::Matrix) && self.sums_bytes(self.rows) <= self.most_sums() {
+            self.kept = Kept::Scratch;
+        } else if in_place {
+            self.pass_blocks = (self.conv.inputs / BLOCK).max(1);
+        }
     }
 
     /// Bytes of the sums of a task of so many rows.
@@ -228,11 +246,31 @@ impl<'a> Direct<'a> {
         y: Value,
     ) {
         debug_assert_eq!(self.conv.batch, 1);
-        let image = b.i64(0);
         let whole = Direct { rows: self.row_count().max(1), ..self.clone() };
-        let shape = Shape::new(whole.shape_numbers().map(|n| b.i64(n as i64)));
-        let at = TaskAt { image, conv_group, panel_group, chunk: image, y };
+        let shape = whole.known_shape(b);
+        let (zero, rows) = (b.i64(0), b.i64(self.row_count() as i64));
+        let at = TaskAt { band: Band::of_whole(b, zero, [zero, rows]), conv_group, panel_group, y };
         whole.panels(b, operands, &shape, &self.kinds()[range], &at);
+    }
+
+    /// Inside of another kernel: all channels of a band.
+    pub(crate) fn band(&self, b: &mut Builder, operands: &Operands, band: &Band) {
+        let shape = self.known_shape(b);
+        let kinds = self.kinds();
+        for (kind, (groups, _)) in kinds.iter().zip(self.group_ranges()) {
+            b.for_(0, self.conv.groups, 1, |b, conv_group| {
+                b.for_(groups.start, groups.end, 1, |b, panel_group| {
+                    let y = self.first_output(b, &shape, band, [conv_group, panel_group]);
+                    let at = TaskAt { band: *band, conv_group, panel_group, y };
+                    self.panels(b, operands, &shape, kind, &at);
+                });
+            });
+        }
+    }
+
+    /// What is convolved.
+    pub(crate) fn conv(&self) -> &Conv {
+        &self.conv
     }
 
     /// How many tasks the kernel has.
@@ -246,6 +284,11 @@ impl<'a> Direct<'a> {
     /// Does the kernel sum in several passes?
     fn partial_sums(&self) -> bool {
         self.passes() > 1
+    }
+
+    /// Do partial sums lie in the output?
+    pub(crate) fn sums_in_output(&self) -> bool {
+        self.partial_sums() && !self.sums_in_scratch()
     }
 
     /// Are partial sums kept in scratch memory?
@@ -376,23 +419,18 @@ impl<'a> Direct<'a> {
         kinds
     }
 
+    /// The kernel's name.
+    pub(crate) fn name(&self) -> String {
+        let (isa, channels) = (isa_name(self.target), self.tile.panels * BLOCK);
+        format!("{}__{isa}_{channels}x{}", self.conv.name(), self.tile.pixels)
+    }
+
     /// The kernel. Operands: x, w, bias (if there is one), the epilogue's extras, y, [`shape`](Self::shape).
     pub fn kernel(&self) -> Kernel {
-        let y = if self.partial_sums() && !self.sums_in_scratch() {
-            ArgDecl::read_write("y", 4)
-        } else {
-            ArgDecl::write("y", 4)
-        };
+        let y = if self.sums_in_output() { ArgDecl::read_write("y", 4) } else { ArgDecl::write("y", 4) };
         let mut args = self.conv.arguments(&["x", "w"], y);
         args.push(ArgDecl::read("shape", 64));
-        let name = format!(
-            "{}__{}_{}x{}",
-            self.conv.name(),
-            isa_name(self.target),
-            self.tile.panels * BLOCK,
-            self.tile.pixels
-        );
-        let mut b = Builder::new(name, args);
+        let mut b = Builder::new(self.name(), args);
         let extras = self.conv.epilogue.extras.len();
         let operands = Operands::of_args(&b, self.conv.bias, extras);
         let last = b.arg(3 + usize::from(self.conv.bias) + extras);
@@ -413,42 +451,15 @@ struct PanelGroup {
     pixels: usize,
 }
 
-/// Where the operands lie.
-pub(super) struct Operands {
-    pub x: Value,
-    pub w: Value,
-    pub bias: Option<Value>,
-    pub extras: Vec<Value>,
-    pub y: Value,
-}
-
-impl Operands {
-    /// The arguments of a kernel: x, w, bias (if there is one), the epilogue's extras, y.
-    pub(super) fn of_args(b: &Builder, bias: bool, extras: usize) -> Operands {
-        Operands { w: b.arg(1), ..Operands::from_arg(b, 2, bias, extras) }
-    }
-
-    /// The arguments of a kernel without weights: x, bias (if there is one), the epilogue's extras, y.
-    pub(super) fn without_weights(b: &Builder, bias: bool, extras: usize) -> Operands {
-        Operands::from_arg(b, 1, bias, extras)
-    }
-
-    fn from_arg(b: &Builder, first: usize, bias: bool, extras: usize) -> Operands {
-        let first_extra = first + usize::from(bias);
-        Operands {
-            x: b.arg(0),
-            w: b.arg(0),
-            bias: bias.then(|| b.arg(first)),
-            extras: (first_extra..first_extra + extras).map(|i| b.arg(i)).collect(),
-            y: b.arg(first_extra + extras),
-        }
-    }
+fn splat_of(target: &Target, segments: &[Segment]) -> Splat {
+    tile::splat(target, segments.first().map_or(1, |s| s.channel_pitch))
 }
 
 /// A convolution that reads each pixel where it writes it sees a plane as rows of any length: one that cuts well into tiles
 /// and leaves rows for tasks.
-fn flattened(target: &Target, conv: &Conv, splat: Splat, panels: usize) -> Conv {
-    let plane = conv.input_plane();
+fn flattened(target: &Target, conv: &Conv) -> Conv {
+    let (plane, panels) = (conv.input_plane(), panel_widths(conv.outputs).len());
+    let splat = splat_of(target, &segments(conv.inputs, plane, conv.source));
     if !conv.axes.iter().all(Axis::is_identity) || plane == 0 {
         return conv.clone();
     }
@@ -464,6 +475,6 @@ fn flattened(target: &Target, conv: &Conv, splat: Splat, panels: usize) -> Conv 
     let good = || widths.iter().filter(|(_, cost)| *cost <= least * 1.02).map(|&(w, _)| w);
     // A prime number of pixels stays one row, and so do few.
     let width = good().filter(|w| plane / w >= ROWS).max().or_else(|| good().min()).unwrap_or(plane);
-    let row = |n: usize| Axis { inputs: n, outputs: n, out_extent: n, ..Axis::UNIT };
+    let row = |n: usize| Axis::sliding(n, n, 1, 1, 1, 0);
     Conv { axes: [Axis::UNIT, row(plane / width), row(width)], ..conv.clone() }
 }

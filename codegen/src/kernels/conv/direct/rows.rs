@@ -16,12 +16,14 @@ impl Direct<'_> {
         let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
         // The pixel that tap (0, 0) of the row reads at column 0; may lie before the input.
         let line = first_line(b, depth, height, [od, oh]);
+        let line = b.sub(line, group.band.first[0]);
         let input = b.mul_imm(line, width.inputs as i64);
         let line = line_place(b, depth, height, [od, oh]);
+        let line = b.sub(line, group.band.first[1]);
         let output = b.mul_imm(line, width.out_extent as i64);
         let runs = width.runs(group.kind.pixels);
         let inner = runs.iter().any(|run| run.is_whole(width.taps));
-        let row_of_task = b.sub(row, group.first_row);
+        let row_of_task = b.sub(row, group.band.rows[0]);
         let kept = b.mul_imm(row_of_task, width.outputs as i64);
         let number = b.mul_imm(row_of_task, self.tiles_of_a_row(group.kind.pixels) as i64);
         let mut before = 0;
@@ -189,7 +191,7 @@ impl Direct<'_> {
         let (y, extras) = (group.operands.y, &group.operands.extras);
         let site = |v: usize, offset: Value, disp: i64| Site {
             same: (offset, disp),
-            image: group.image,
+            image: group.band.image,
             channel: (group.channel, group.vectors[v].channel),
             count: group.vectors[v].count,
         };

@@ -32,6 +32,11 @@ impl Direct<'_> {
         ]
     }
 
+    /// The shape as constants, for code inside of another kernel.
+    pub(super) fn known_shape(&self, b: &mut Builder) -> Shape {
+        Shape::new(self.shape_numbers().map(|n| b.i64(n as i64)))
+    }
+
     /// Reads the numbers of the shape.
     pub(super) fn load_shape(&self, b: &mut Builder, operand: Value) -> Shape {
         let mut shape = Shape::new(std::array::from_fn(|i| b.load(I64, operand.at(8 * i as i64))));

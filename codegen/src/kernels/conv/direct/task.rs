@@ -1,8 +1,10 @@
 //! One task: a group of panels for some rows of an image, pass by pass over the input channels.
 
+use super::super::Operands;
 use super::super::{Sink, Weights, panel_widths};
 use super::shape::Shape;
-use super::{Direct, F32_BYTES, Operands, PanelGroup};
+use super::{Direct, F32_BYTES, PanelGroup};
+use crate::kernels::bands::Band;
 use crate::kernels::window::{along, div_rem, div_rem_by};
 use crate::kir::{Builder, Elem, IntCc, Type, Value};
 use nncc_ir::BLOCK;
@@ -25,12 +27,13 @@ impl Direct<'_> {
         let (conv_group, panel_group) =
             if self.conv.groups == 1 { (b.i64(0), group) } else { div_rem_by(b, group, shape.panel_groups) };
         let kinds = self.kinds();
-        let y = b.mul(image, shape.output_image);
-        let y = b.mul_imm(y, F32_BYTES);
-        let first_panel = self.first_panel(b, shape, conv_group, panel_group);
-        let panel_offset = b.mul_imm(first_panel, self.output_panel() as i64 * F32_BYTES);
-        let y = b.add(y, panel_offset);
-        let at = TaskAt { image, conv_group, panel_group, chunk, y };
+        let lo = b.mul(chunk, shape.rows);
+        let hi = b.add(lo, shape.rows);
+        let rows = b.i64(self.row_count() as i64);
+        let hi = b.min_s(hi, rows);
+        let band = Band::of_whole(b, image, [lo, hi]);
+        let y = self.first_output(b, shape, &band, [conv_group, panel_group]);
+        let at = TaskAt { band, conv_group, panel_group, y };
         match &kinds[..] {
             [only] => self.panels(b, operands, shape, only, &at),
             [full, rest] => {
@@ -47,6 +50,21 @@ impl Direct<'_> {
         }
     }
 
+    /// Bytes from the output's base to the first pixel of a group of panels.
+    pub(super) fn first_output(
+        &self,
+        b: &mut Builder,
+        shape: &Shape,
+        band: &Band,
+        [group, panels]: [Value; 2],
+    ) -> Value {
+        let y = b.mul(band.images[1], shape.output_image);
+        let y = b.mul_imm(y, F32_BYTES);
+        let first_panel = self.first_panel(b, shape, group, panels);
+        let panel_offset = b.mul_imm(first_panel, self.output_panel() as i64 * F32_BYTES);
+        b.add(y, panel_offset)
+    }
+
     /// The number of the first panel of a group of panels, counted over all groups of channels.
     pub(super) fn first_panel(&self, b: &mut Builder, shape: &Shape, conv_group: Value, panel_group: Value) -> Value {
         let panel = b.mul_imm(panel_group, self.tile.panels as i64);
@@ -57,7 +75,7 @@ impl Direct<'_> {
     /// All rows of a task for one group of panels.
     pub(super) fn panels(&self, b: &mut Builder, operands: &Operands, shape: &Shape, kind: &PanelGroup, at: &TaskAt) {
         let panel_of_all = self.first_panel(b, shape, at.conv_group, at.panel_group);
-        let input_image = b.mul(at.image, shape.input_image);
+        let input_image = b.mul(at.band.images[0], shape.input_image);
         let input_group = b.mul(at.conv_group, shape.input_group);
         let input = b.add(input_image, input_group);
         let x = b.ptr(operands.x.at(0).idx(input, 4));
@@ -65,8 +83,7 @@ impl Direct<'_> {
         let channel = b.mul_imm(panel_of_all, BLOCK as i64);
         let vectors = self.vectors(kind);
         let PanelWeights { pointers, distances } =
-            self.panel_weights(b, operands.w, shape, kind, [panel_of_all, at.image]);
-        let lo = b.mul(at.chunk, shape.rows);
+            self.panel_weights(b, operands.w, shape, kind, [panel_of_all, at.band.image]);
         let looks_ahead = self.looks_ahead() && kind.widths.iter().all(|&width| width == BLOCK);
         let group = Group {
             operands,
@@ -77,9 +94,8 @@ impl Direct<'_> {
             y: at.y,
             bias,
             channel,
-            image: at.image,
+            band: at.band,
             kind,
-            first_row: lo,
             ahead: looks_ahead.then_some(shape.ahead),
         };
         // The next task has the next group of panels, or the same one again.
@@ -87,9 +103,7 @@ impl Direct<'_> {
             true => b.mul_imm(shape.weight_rows, kind.widths.len() as i64),
             false => b.i64(0),
         };
-        let hi = b.add(lo, shape.rows);
-        let rows = b.i64(self.row_count() as i64);
-        let hi = b.min_s(hi, rows);
+        let [lo, hi] = at.band.rows;
         if !self.partial_sums() {
             let pass =
                 Pass { from: b.i64(0), to: shape.blocks, blocks: shape.blocks, place: None, next_weights: next_group };
@@ -199,10 +213,9 @@ impl Direct<'_> {
 
 /// What a task is.
 pub(super) struct TaskAt {
-    pub image: Value,
+    pub band: Band,
     pub conv_group: Value,
     pub panel_group: Value,
-    pub chunk: Value,
     /// Bytes from the output's base to the first pixel of the group of panels.
     pub y: Value,
 }
@@ -240,10 +253,8 @@ pub(super) struct Group<'k> {
     pub y: Value,
     pub bias: Option<Value>,
     pub channel: Value,
-    pub image: Value,
+    pub band: Band,
     pub kind: &'k PanelGroup,
-    /// The first row of the task.
-    pub first_row: Value,
     /// Rows of weights of a panel that each tile asks for, if it does.
     pub ahead: Option<Value>,
 }

@@ -140,6 +140,6 @@ fn flattened(axes: &[Axis; 3]) -> [Axis; 3] {
     }
     let width = (1..=plane.min(LONGEST)).rev().find(|w| plane.is_multiple_of(*w)).unwrap_or(plane);
     let width = if width < 16 { plane } else { width };
-    let row = |n: usize| Axis { inputs: n, outputs: n, out_extent: n, ..Axis::UNIT };
+    let row = |n: usize| Axis::sliding(n, n, 1, 1, 1, 0);
     [Axis::UNIT, row(plane / width), row(width)]
 }

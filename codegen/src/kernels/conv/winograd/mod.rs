@@ -30,8 +30,8 @@ mod output;
 mod tests;
 pub mod transform;
 
-use super::direct::{Direct, Operands};
-use super::{Conv, Sink, Source, Weights};
+use super::direct::Direct;
+use super::{Conv, Operands, Sink, Source, Weights};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::isa_name;
 use crate::kernels::window::{Axis, balanced, div_rem};
@@ -95,7 +95,7 @@ impl<'a> Winograd<'a> {
         let tiles = block[0] * block[1];
         let run = if let Walk::Grouped { tiles: most } = walk { cut(tiles, most) } else { tiles };
         let places = minimal.inputs() * minimal.inputs();
-        let row = Axis { inputs: tiles, outputs: run, out_extent: run, ..Axis::UNIT };
+        let row = Axis::sliding(tiles, run, 1, 1, 1, 0);
         let product = Conv {
             batch: if walk == Walk::Staged { conv.batch } else { 1 },
             groups: places,

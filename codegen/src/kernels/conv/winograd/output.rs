@@ -4,7 +4,7 @@
 //! that lie beyond the plane are not stored.
 
 use super::{BlockAt, F32_BYTES, PIXEL, Winograd};
-use crate::kernels::conv::direct::Operands;
+use crate::kernels::conv::Operands;
 use crate::kernels::epilogue::Site;
 use crate::kir::{Builder, Index, IntCc, Value};
 use nncc_ir::BLOCK;
