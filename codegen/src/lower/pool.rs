@@ -123,58 +123,55 @@ fn lower(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use crate::testing::{Tolerance, check, numbers, tensor};
     use nncc_ir::ops::pool::{AveragePool, LpPool, MaxPool};
     use nncc_ir::{DType, Graph, Layout, Op, Origin, Tensor};
     use proptest::prelude::*;
 
     /// The window of one axis: input, kernel, stride, dilation, begin, end.
-    type AxisOf = (usize, usize, usize, usize, usize, usize);
+    pub type AxisOf = (usize, usize, usize, usize, usize, usize);
 
+    /// Windows over an input, and the layouts of what is pooled and of the result.
     #[derive(Clone, Debug)]
-    struct Problem {
-        batch: usize,
-        channels: usize,
-        axes: Vec<AxisOf>,
-        ceil: bool,
-        layouts: [Layout; 2],
+    pub struct Problem {
+        pub batch: usize,
+        pub channels: usize,
+        pub axes: Vec<AxisOf>,
+        pub ceil_mode: bool,
+        pub layouts: [Layout; 2],
     }
 
     impl Problem {
-        fn of(&self, f: fn(&AxisOf) -> usize) -> Vec<usize> {
+        pub fn of(&self, f: fn(&AxisOf) -> usize) -> Vec<usize> {
             self.axes.iter().map(f).collect()
         }
 
         fn pads(&self) -> Vec<usize> {
-            let mut pads = self.of(|a| a.4);
-            pads.extend(self.of(|a| a.5));
-            pads
+            [self.of(|a| a.4), self.of(|a| a.5)].concat()
         }
 
-        fn max(&self, indices: bool, storage_order: usize) -> Op {
+        pub fn max(&self, indices: bool, storage_order: usize) -> MaxPool {
             let (kernel, strides, dilations) = (self.of(|a| a.1), self.of(|a| a.2), self.of(|a| a.3));
-            MaxPool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil, indices, storage_order }
-                .into()
+            MaxPool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil_mode, indices, storage_order }
         }
 
-        fn average(&self, count_include_pad: bool) -> Op {
+        pub fn average(&self, count_include_pad: bool) -> AveragePool {
             let (kernel, strides, dilations) = (self.of(|a| a.1), self.of(|a| a.2), self.of(|a| a.3));
-            AveragePool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil, count_include_pad }
-                .into()
+            AveragePool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil_mode, count_include_pad }
         }
 
-        fn lp(&self, p: usize) -> Op {
+        fn lp(&self, p: usize) -> LpPool {
             let (kernel, strides, dilations) = (self.of(|a| a.1), self.of(|a| a.2), self.of(|a| a.3));
-            LpPool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil, p }.into()
+            LpPool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil_mode, p }
         }
 
-        fn dims(&self) -> Vec<usize> {
+        pub fn dims(&self) -> Vec<usize> {
             [self.batch, self.channels].into_iter().chain(self.of(|a| a.0)).collect()
         }
 
         /// False when the windows do not fit the input.
-        fn check(&self, op: Op, x: &Tensor, tolerance: &Tolerance) -> bool {
+        fn check(&self, op: impl Into<Op>, x: &Tensor, tolerance: &Tolerance) -> bool {
             let mut g = Graph::new("pool");
             let v = g.add_input("x", x.ty());
             g.set_layout(v, self.layouts[0]);
@@ -188,16 +185,17 @@ mod tests {
         }
     }
 
-    fn problem() -> impl Strategy<Value = Problem> {
+    /// Problems of one to three axes, in both layouts.
+    pub fn problem() -> impl Strategy<Value = Problem> {
         let axis = (1usize..12, 1usize..5, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
         let layout = || prop_oneof![3 => Just(Layout::Blocked), 1 => Just(Layout::RowMajor)];
         let channels = prop_oneof![Just(1usize), Just(8), Just(17), Just(24), Just(32)];
         (1usize..3, channels, prop::collection::vec(axis, 1..4), any::<bool>(), layout(), layout()).prop_map(
-            |(batch, channels, mut axes, ceil, from, to)| {
+            |(batch, channels, mut axes, ceil_mode, from, to)| {
                 if axes.len() == 3 {
                     axes[0].0 = axes[0].0.min(4);
                 }
-                Problem { batch, channels, axes, ceil, layouts: [from, to] }
+                Problem { batch, channels, axes, ceil_mode, layouts: [from, to] }
             },
         )
     }
@@ -233,7 +231,7 @@ mod tests {
             batch: 1,
             channels: 16,
             axes: vec![(6, 3, 1, 1, 1, 1), (7, 3, 2, 1, 1, 1)],
-            ceil: false,
+            ceil_mode: false,
             layouts: [Layout::Blocked; 2],
         };
         let mut v = numbers(3, p.dims().iter().product());
@@ -251,7 +249,7 @@ mod tests {
             batch: 1,
             channels: 8,
             axes: vec![(20, 20, 1, 1, 0, 0), (29, 27, 1, 1, 1, 0)],
-            ceil: false,
+            ceil_mode: false,
             layouts: [Layout::Blocked; 2],
         };
         let x = tensor(5, &p.dims());

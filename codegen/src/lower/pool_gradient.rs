@@ -67,55 +67,27 @@ fn lower(
 
 #[cfg(test)]
 mod tests {
+    use crate::lower::pool::tests::{Problem, problem};
     use crate::testing::{Tolerance, check, tensor};
-    use nncc_ir::ops::pool::{AveragePool, AveragePoolGradient, MaxPoolGradient};
+    use nncc_ir::ops::pool::{AveragePoolGradient, MaxPool, MaxPoolGradient};
     use nncc_ir::{DType, Graph, Layout, Op, Origin, Tensor, TensorType};
     use proptest::prelude::*;
 
-    /// The window of one axis: input, kernel, stride, dilation, begin, end.
-    type AxisOf = (usize, usize, usize, usize, usize, usize);
-
-    #[derive(Clone, Debug)]
-    struct Problem {
-        batch: usize,
-        channels: usize,
-        axes: Vec<AxisOf>,
-        ceil_mode: bool,
-        layout: Layout,
-    }
-
     impl Problem {
-        fn of(&self, f: fn(&AxisOf) -> usize) -> Vec<usize> {
-            self.axes.iter().map(f).collect()
-        }
-
-        fn pads(&self) -> Vec<usize> {
-            [self.of(|a| a.4), self.of(|a| a.5)].concat()
-        }
-
-        fn x(&self) -> Vec<usize> {
-            [vec![self.batch, self.channels], self.of(|a| a.0)].concat()
-        }
-
-        fn average(&self, count_include_pad: bool) -> AveragePool {
-            let (kernel, strides, dilations) = (self.of(|a| a.1), self.of(|a| a.2), self.of(|a| a.3));
-            AveragePool { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil_mode, count_include_pad }
-        }
-
         /// What is pooled; none where the windows do not fit.
         fn dy(&self) -> Option<Vec<usize>> {
-            let x = TensorType::fixed(DType::F32, &self.x());
+            let x = TensorType::fixed(DType::F32, &self.dims());
             Op::from(self.average(true)).infer(&[Some(&x)]).ok()?.first()?.dims()
         }
 
         #[track_caller]
-        fn check(&self, op: impl Into<Op>, inputs: &[Tensor]) {
+        fn check_gradient(&self, op: impl Into<Op>, inputs: &[Tensor]) {
             let mut g = Graph::new("gradient");
             let operands: Vec<_> =
                 inputs.iter().enumerate().map(|(i, t)| g.add_input(&format!("x{i}"), t.ty())).collect();
-            operands.iter().for_each(|&v| g.set_layout(v, self.layout));
+            operands.iter().for_each(|&v| g.set_layout(v, self.layouts[0]));
             let dx = g.add1(op, &operands, Origin::named("gradient"), "dx").expect("operands that fit");
-            g.set_layout(dx, self.layout);
+            g.set_layout(dx, self.layouts[0]);
             g.add_output("out", dx);
             // Sums of as many shares as windows overlap.
             check(&g, inputs, &Tolerance::Relative { rel: 1e-5, abs: 1e-5 });
@@ -124,44 +96,38 @@ mod tests {
         #[track_caller]
         fn check_max(&self, x: Tensor) {
             let Some(dy) = self.dy() else { return };
-            let (kernel, strides, dilations) = (self.of(|a| a.1), self.of(|a| a.2), self.of(|a| a.3));
-            let op = MaxPoolGradient { kernel, strides, dilations, pads: self.pads(), ceil_mode: self.ceil_mode };
+            let MaxPool { kernel, strides, dilations, pads, ceil_mode, .. } = self.max(false, 0);
+            let op = MaxPoolGradient { kernel, strides, dilations, pads, ceil_mode };
             let dy = Tensor::from_f64(x.dtype(), &dy, &tensor(2, &dy).to_f64());
-            self.check(op, &[x, dy]);
+            self.check_gradient(op, &[x, dy]);
         }
 
         #[track_caller]
         fn check_average(&self, count_include_pad: bool) {
             let Some(dy) = self.dy() else { return };
             let op: AveragePoolGradient = self.average(count_include_pad).transposed(&self.of(|a| a.0));
-            self.check(op, &[tensor(2, &dy)]);
+            self.check_gradient(op, &[tensor(2, &dy)]);
         }
     }
 
-    fn problem() -> impl Strategy<Value = Problem> {
-        let axis = (1usize..10, 1usize..5, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
-        let layout = prop_oneof![3 => Just(Layout::Blocked), 1 => Just(Layout::RowMajor)];
-        let channels = prop_oneof![Just(1usize), Just(8), Just(17), Just(24), Just(32)];
-        (1usize..3, channels, prop::collection::vec(axis, 1..4), any::<bool>(), layout).prop_map(
-            |(batch, channels, mut axes, ceil_mode, layout)| {
-                if axes.len() == 3 {
-                    axes.iter_mut().for_each(|a| a.0 = a.0.min(4));
-                }
-                Problem { batch, channels, axes, ceil_mode, layout }
-            },
-        )
+    /// The problems of poolings in one layout, for a gradient has that of what it is the gradient of.
+    fn gradient_problem() -> impl Strategy<Value = Problem> {
+        problem().prop_map(|mut p| {
+            p.layouts[1] = p.layouts[0];
+            p
+        })
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn maxima_agree(p in problem()) {
-            p.check_max(tensor(1, &p.x()));
+        fn maxima_agree(p in gradient_problem()) {
+            p.check_max(tensor(1, &p.dims()));
         }
 
         #[test]
-        fn means_agree(p in problem(), count_include_pad in any::<bool>()) {
+        fn means_agree(p in gradient_problem(), count_include_pad in any::<bool>()) {
             p.check_average(count_include_pad);
         }
     }
@@ -170,18 +136,18 @@ mod tests {
     fn the_first_of_equal_maxima_and_nans_takes_all() {
         for layout in [Layout::Blocked, Layout::RowMajor] {
             let axes = vec![(5, 3, 2, 1, 1, 1), (6, 3, 1, 1, 1, 1)];
-            let p = Problem { batch: 1, channels: 9, axes, ceil_mode: false, layout };
+            let p = Problem { batch: 1, channels: 9, axes, ceil_mode: false, layouts: [layout; 2] };
             let numbers = [1.0, 1.0, f32::NAN, f32::NEG_INFINITY, 1.0, f32::NAN, 2.0];
             let x: Vec<f32> = (0..9 * 30).map(|i| numbers[i * i % 7]).collect();
-            p.check_max(Tensor::f32(&p.x(), x));
-            p.check_max(Tensor::f32(&p.x(), vec![f32::NEG_INFINITY; 9 * 30]));
+            p.check_max(Tensor::f32(&p.dims(), x));
+            p.check_max(Tensor::f32(&p.dims(), vec![f32::NEG_INFINITY; 9 * 30]));
         }
     }
 
     #[test]
     fn doubles_are_row_major() {
         let axes = vec![(7, 3, 2, 1, 1, 1), (6, 2, 2, 1, 0, 0)];
-        let p = Problem { batch: 2, channels: 3, axes, ceil_mode: false, layout: Layout::RowMajor };
-        p.check_max(Tensor::from_f64(DType::F64, &p.x(), &tensor(1, &p.x()).to_f64()));
+        let p = Problem { batch: 2, channels: 3, axes, ceil_mode: false, layouts: [Layout::RowMajor; 2] };
+        p.check_max(Tensor::from_f64(DType::F64, &p.dims(), &tensor(1, &p.dims()).to_f64()));
     }
 }

@@ -18,20 +18,39 @@ use crate::ops::window::Window;
 use crate::pointwise::{BinaryFn, CompareFn, UnaryFn};
 use crate::{DType, Dim, GradientCx, GradientError, Tensor, TensorType, map_data, operator_attrs, type_err, with_data};
 
-operator_attrs! {
+/// Declares an operator over sliding windows: the windows' attributes, then its own.
+macro_rules! pooling {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$fdoc:meta])* pub $field:ident: $ty:ty,)* }) => {
+        operator_attrs! {
+            $(#[$doc])*
+            pub struct $name {
+                /// Size of the window, one a spatial axis.
+                pub kernel: Vec<usize>,
+                /// Distance of neighbouring windows.
+                pub strides: Vec<usize>,
+                /// Distance of neighbouring taps.
+                pub dilations: Vec<usize>,
+                /// Padding before x on each spatial axis, then behind it on each.
+                pub pads: Vec<usize>,
+                /// Whether a last window may hang over the padded input: see [`Window`].
+                pub ceil_mode: bool,
+                $($(#[$fdoc])* pub $field: $ty,)*
+            }
+        }
+
+        impl $name {
+            /// The sliding window.
+            pub fn window(&self) -> Window<'_> {
+                Window { kernel: &self.kernel, strides: &self.strides, dilations: &self.dilations, pads: &self.pads }
+            }
+        }
+    };
+}
+
+pooling! {
     /// `x: T[N, C, spatial..] -> T[N, C, outputs..]` and, with `indices`, `I64[N, C, outputs..]`; T any number type.
     /// A window with a NaN has the value NaN, at the index of its first one; of equal maxima the first counts.
     pub struct MaxPool {
-        /// Size of the window, one a spatial axis.
-        pub kernel: Vec<usize>,
-        /// Distance of neighbouring windows.
-        pub strides: Vec<usize>,
-        /// Distance of neighbouring taps.
-        pub dilations: Vec<usize>,
-        /// Padding before x on each spatial axis, then behind it on each.
-        pub pads: Vec<usize>,
-        /// Whether a last window may hang over the padded input: see [`Window`].
-        pub ceil_mode: bool,
         /// Whether there is a second output: where each maximum stands, as an index into the whole flattened x.
         pub indices: bool,
         /// How `indices` flattens the spatial axes: 0 the last one fastest, 1 the first one fastest.
@@ -39,91 +58,38 @@ operator_attrs! {
     }
 }
 
-operator_attrs! {
+pooling! {
     /// `x: T[N, C, spatial..] -> T[N, C, outputs..]`, T in f32, f64.
     pub struct AveragePool {
-        /// Size of the window, one a spatial axis.
-        pub kernel: Vec<usize>,
-        /// Distance of neighbouring windows.
-        pub strides: Vec<usize>,
-        /// Distance of neighbouring taps.
-        pub dilations: Vec<usize>,
-        /// Padding before x on each spatial axis, then behind it on each.
-        pub pads: Vec<usize>,
-        /// Whether a last window may hang over the padded input: see [`Window`].
-        pub ceil_mode: bool,
         /// Whether the zeros of the padding are averaged as well.
         pub count_include_pad: bool,
     }
 }
 
-operator_attrs! {
+pooling! {
     /// `x: T[N, C, spatial..] -> T[N, C, outputs..]`, `(sum |x|^p)^(1/p)`, T in f32, f64.
     pub struct LpPool {
-        /// Size of the window, one a spatial axis.
-        pub kernel: Vec<usize>,
-        /// Distance of neighbouring windows.
-        pub strides: Vec<usize>,
-        /// Distance of neighbouring taps.
-        pub dilations: Vec<usize>,
-        /// Padding before x on each spatial axis, then behind it on each.
-        pub pads: Vec<usize>,
-        /// Whether a last window may hang over the padded input: see [`Window`].
-        pub ceil_mode: bool,
         /// The order of the norm, at least 1.
         pub p: usize,
     }
 }
 
-operator_attrs! {
+pooling! {
     /// The gradient of [`MaxPool`]: `x: T[N, C, spatial..], dy: T[N, C, outputs..] -> T[N, C, spatial..]`, T in f32, f64. Each
     /// dy goes to the first maximum of its window (a NaN counts as one); a window without any tap inside gives nothing.
-    pub struct MaxPoolGradient {
-        /// Size of the window, one a spatial axis.
-        pub kernel: Vec<usize>,
-        /// Distance of neighbouring windows.
-        pub strides: Vec<usize>,
-        /// Distance of neighbouring taps.
-        pub dilations: Vec<usize>,
-        /// Padding before x on each spatial axis, then behind it on each.
-        pub pads: Vec<usize>,
-        /// Whether a last window may hang over the padded input: see [`Window`].
-        pub ceil_mode: bool,
-    }
+    pub struct MaxPoolGradient {}
 }
 
-operator_attrs! {
+pooling! {
     /// The gradient of [`AveragePool`]: `dy: T[N, C, outputs..] -> T[N, C, input..]`, T in f32, f64. Each dy, divided by what its
     /// window divides by, goes to every tap inside.
     pub struct AveragePoolGradient {
-        /// Size of the window, one a spatial axis.
-        pub kernel: Vec<usize>,
-        /// Distance of neighbouring windows.
-        pub strides: Vec<usize>,
-        /// Distance of neighbouring taps.
-        pub dilations: Vec<usize>,
-        /// Padding before x on each spatial axis, then behind it on each.
-        pub pads: Vec<usize>,
-        /// Whether a last window may hang over the padded input: see [`Window`].
-        pub ceil_mode: bool,
         /// Whether the zeros of the padding are averaged as well.
         pub count_include_pad: bool,
         /// The spatial dimensions of what was pooled.
         pub input: Vec<usize>,
     }
 }
-
-macro_rules! window_of {
-    ($($name:ident),*) => {$(
-        impl $name {
-            /// The sliding window.
-            pub fn window(&self) -> Window<'_> {
-                Window { kernel: &self.kernel, strides: &self.strides, dilations: &self.dilations, pads: &self.pads }
-            }
-        }
-    )*};
-}
-window_of!(MaxPool, AveragePool, LpPool, MaxPoolGradient, AveragePoolGradient);
 
 /// The output's type: x's element type over the windows.
 fn infer_pool(window: Window, ceil: bool, x: &TensorType) -> Result<TensorType, TypeError> {
@@ -216,13 +182,8 @@ impl Operator for MaxPool {
     }
 
     fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
-        let op = MaxPoolGradient {
-            kernel: self.kernel.clone(),
-            strides: self.strides.clone(),
-            dilations: self.dilations.clone(),
-            pads: self.pads.clone(),
-            ceil_mode: self.ceil_mode,
-        };
+        let MaxPool { kernel, strides, dilations, pads, ceil_mode, .. } = self.clone();
+        let op = MaxPoolGradient { kernel, strides, dilations, pads, ceil_mode };
         let (x, dy) = (cx.operand(0)?, cx.dy()?);
         cx.give(0, |cx| cx.add(op, &[x, dy]))
     }
@@ -287,15 +248,9 @@ impl Operator for AveragePool {
 impl AveragePool {
     /// The operator of its gradient for an input of these spatial dimensions.
     pub fn transposed(&self, input: &[usize]) -> AveragePoolGradient {
-        AveragePoolGradient {
-            kernel: self.kernel.clone(),
-            strides: self.strides.clone(),
-            dilations: self.dilations.clone(),
-            pads: self.pads.clone(),
-            ceil_mode: self.ceil_mode,
-            count_include_pad: self.count_include_pad,
-            input: input.to_vec(),
-        }
+        let AveragePool { kernel, strides, dilations, pads, ceil_mode, count_include_pad } = self.clone();
+        let input = input.to_vec();
+        AveragePoolGradient { kernel, strides, dilations, pads, ceil_mode, count_include_pad, input }
     }
 
     /// What each window of one plane divides by, row-major.
@@ -370,14 +325,8 @@ impl Operator for AveragePoolGradient {
 impl AveragePoolGradient {
     /// The pooling of which it is the gradient.
     pub fn forward(&self) -> AveragePool {
-        AveragePool {
-            kernel: self.kernel.clone(),
-            strides: self.strides.clone(),
-            dilations: self.dilations.clone(),
-            pads: self.pads.clone(),
-            ceil_mode: self.ceil_mode,
-            count_include_pad: self.count_include_pad,
-        }
+        let AveragePoolGradient { kernel, strides, dilations, pads, ceil_mode, count_include_pad, .. } = self.clone();
+        AveragePool { kernel, strides, dilations, pads, ceil_mode, count_include_pad }
     }
 }
 
@@ -418,14 +367,8 @@ impl Operator for LpPool {
     /// window of zeros gives 0.
     fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
         let (x, y, dy) = (cx.operand(0)?, cx.result(0), cx.dy()?);
-        let mean = AveragePool {
-            kernel: self.kernel.clone(),
-            strides: self.strides.clone(),
-            dilations: self.dilations.clone(),
-            pads: self.pads.clone(),
-            ceil_mode: self.ceil_mode,
-            count_include_pad: false,
-        };
+        let LpPool { kernel, strides, dilations, pads, ceil_mode, .. } = self.clone();
+        let mean = AveragePool { kernel, strides, dilations, pads, ceil_mode, count_include_pad: false };
         cx.give(0, |cx| {
             let (input, output) = (cx.dims(x)[2..].to_vec(), cx.dims(y)[2..].to_vec());
             let counts: Vec<f64> = mean.divisors(&input, &output).into_iter().map(|n| n as f64).collect();
