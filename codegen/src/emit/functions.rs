@@ -31,7 +31,7 @@ pub enum Fun {
     PthreadJoin,
     /// `int pthread_sigmask(int, const sigset_t *, sigset_t *)`.
     PthreadSigmask,
-    /// `long syscall(long, ...)`: for futex, which has no wrapper.
+    /// `long syscall(long, ...)`: for futex, which has no wrapper, and madvise, which not every libc has.
     Syscall,
     /// `int clock_gettime(clockid_t, struct timespec *)`.
     ClockGettime,
