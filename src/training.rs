@@ -12,6 +12,7 @@ mod watching;
 
 use crate::compiler::model_name;
 use crate::model::{from_runtime, runtime_tensor};
+use crate::roofline::Roofline;
 use crate::{Compiler, Error, Model};
 pub use nncc_frontend::Model as ModelFile;
 use nncc_frontend::export;
@@ -23,6 +24,7 @@ use nncc_train::loader::Batch;
 use nncc_train::step::{Directions, LayerActivity, LayerNorms, Outcome, Step, StepError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 /// The sizes of batches that a step is compiled for, each once. What has none is not compiled.
 #[derive(Clone, Debug, Default)]
@@ -270,6 +272,21 @@ impl CompiledStep {
     /// As [`CompiledStep::write_model`].
     pub fn write_model_of(&self, original: &[u8], name: &str, out: &Path) -> Result<(), Error> {
         Ok(export::write_replaced(original, &self.learned()?, name, out)?)
+    }
+
+    /// Where the time of a step on this batch goes, by fused node. Nothing is learnt from it.
+    ///
+    /// # Errors
+    /// When it was compiled for evaluation alone or the batch does not fit; when the machine cannot be measured.
+    pub fn profile(&self, batch: &Batch, time: Duration) -> Result<Roofline, Error> {
+        let Some(part) = &self.step else {
+            return Err(Error::Usage("an evaluation has no step to be profiled".into()));
+        };
+        let between = self.between(Directions { rate: 0.0, seed: 0, share: 1.0, update: true });
+        let states = between.iter().chain(part.reads.iter().map(|&i| &self.values[0][i]));
+        let states = states.filter_map(|t| Tensor::from_bytes(from_runtime(t.dtype()), t.shape(), t.bytes()));
+        let inputs: Vec<Tensor> = [batch.inputs.clone(), batch.targets.clone()].into_iter().chain(states).collect();
+        Roofline::measure(&part.model, &inputs, time)
     }
 
     /// What has been learned, by the names of the initializers: parameters, statistics, and where a moving average of the

@@ -389,6 +389,9 @@ pub struct Train {
     #[arg(long, value_name = "FROM..TO", num_args = 0..=1, default_missing_value = "1e-7..10", value_parser = parse_range)]
     #[arg(group = "several")]
     pub range_test: Option<(f64, f64)>,
+    /// Print where the time of a step goes, by fused node; nothing is learnt
+    #[arg(long, group = "several")]
+    pub profile: bool,
     /// Print this with every option
     #[arg(long, action = ArgAction::HelpLong)]
     pub help_all: Option<bool>,

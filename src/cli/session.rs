@@ -5,6 +5,7 @@
 
 use super::progress::Progress;
 use super::recipe;
+use nncc::roofline::Roofline;
 use nncc::training::{BatchSizes, CompiledStep, Group, Loss, ModelFile, TrainingOptions};
 use nncc::{Compiler, Error};
 use nncc_frontend::head::{Headed, replace_head};
@@ -17,6 +18,10 @@ use nncc_train::loader::Loader;
 use nncc_train::recipe::Recipe;
 use nncc_train::trainer::{Observer, Run, Settings, TrainError, Trainer};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long steps are timed for `--profile`.
+const PROFILED: Duration = Duration::from_secs(1);
 
 /// A model, its loss and data.
 pub struct Session {
@@ -180,6 +185,15 @@ impl Session {
             BatchSizes { step: train.batch_sizes(), evaluation: measured.map_or_else(Vec::new, Loader::batch_sizes) };
         let step = compiled(&self.model, recipe, &options, &sizes)?;
         run(Prepared { step, train: &train, val, measured, settings })
+    }
+
+    /// Where the time of a step of the recipe goes.
+    pub fn profile(&self, recipe: &Recipe) -> Result<Roofline, Error> {
+        self.prepared(recipe, &self.split(recipe)?, false, |prepared| {
+            let first = prepared.train.epoch(0, 0, |batches| batches.next().transpose()).map_err(usage)?;
+            let first = first.ok_or_else(|| usage("there is no batch to be profiled"))?;
+            prepared.step.profile(&first, PROFILED)
+        })
     }
 
     /// Measures the model as it is.

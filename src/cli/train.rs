@@ -4,7 +4,7 @@
 
 use super::args::{Eval, Train};
 use super::session::{Session, Trained, usage};
-use super::{bundle, print, search, shown::Shown};
+use super::{bundle, print, profile, search, shown::Shown};
 use nncc::Error;
 use nncc_train::evaluate::{Evaluation, Figures};
 use nncc_train::history::{Best, EpochRecord};
@@ -24,6 +24,9 @@ pub fn run(args: &Train) -> Result<(), Error> {
     };
     let session = Session::open(&recipe)?;
     let output = recipe.output.clone().unwrap_or_else(|| session.path.with_extension("trained.onnx"));
+    if args.profile {
+        return print(&profile::table(&session.profile(&recipe)?));
+    }
     if let Some(range) = args.range_test {
         let (text, rates) = search::rates(&session, &recipe, range)?;
         if let Some(path) = &recipe.report {
