@@ -7,15 +7,19 @@
 //! ```
 //!
 //! Windows overlap, so that one task does all of a plane, and channels are what vectors and tasks go over. Lanes disagree
-//! about where the maximum is: its gradient is added to every input of the window under a mask.
+//! about where the maximum is: its gradient is added to every input of the window under a mask. Where windows have no input in
+//! common it is stored, and dx is set to zero first only where some input is in no window.
 //!
 //! Planes of row-major values are blocks of one lane. All operands have one layout.
 
 use crate::kernels::isa_name;
 use crate::kernels::window::{Axis, div_rem, full_or_edge};
-use crate::kir::{ArgDecl, Builder, Elem, FloatCc, IntCc, Kernel, Type, Value};
+use crate::kir::{Addr, ArgDecl, Builder, Elem, FloatCc, IntCc, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::{BLOCK, Layout, padded_channels};
+
+/// The most taps of an axis that stand one behind the other.
+const UNROLL: i64 = 3;
 
 /// Of what it is the gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,32 +104,76 @@ impl PoolGradient<'_> {
         let lanes = self.target.lanes(self.elem).min(width);
         let ty = Type::of(self.elem, lanes);
         let zero = b.zero(ty);
-        b.for_(0, inputs * width, lanes as i64, |b, i| b.store(dx.at(0).idx(i, size), zero));
+        if !self.covers() {
+            b.for_(0, inputs * width, lanes as i64, |b, i| b.store(dx.at(0).idx(i, size), zero));
+        }
         b.for_(0, width, lanes as i64, |b, lane| {
             let [dy, dx] = [dy, dx].map(|p| b.ptr(p.at(0).idx(lane, size)));
             let x = x.map(|x| b.ptr(x.at(0).idx(lane, size)));
-            b.for_(0, outputs, 1, |b, output| {
-                let window = self.window(b, output);
+            let (nothing, whole) = (b.i64(0), Window { first: b.i64(0), taps: Vec::new() });
+            self.outputs(b, 0, nothing, whole, &mut |b, output, window| {
                 let pitch = width * size;
                 let d = b.load(ty, dy.at(0).idx(output, pitch));
                 match x {
-                    Some(x) => self.to_largest(b, &window, [x, dx], d, pitch),
+                    Some(x) => self.to_largest(b, window, [x, dx], d, pitch),
                     None => {
                         let divisor = match self.kind {
                             Kind::Mean(Some(n)) => b.float(ty, n),
                             _ => b.load_splat(ty, b.arg(1).at(0).idx(output, size)),
                         };
                         let share = b.div(d, divisor);
-                        self.each(b, &window, 0, window.first, &[], &mut |b, pixel, _| {
-                            let at = dx.at(0).idx(pixel, pitch);
-                            let sum = b.load(ty, at);
-                            let sum = b.add(sum, share);
-                            b.store(at, sum);
+                        self.each(b, window, 0, window.first, &[], &mut |b, pixel, _| {
+                            self.give(b, dx.at(0).idx(pixel, pitch), share);
                             Vec::new()
                         });
                     }
                 }
             });
+        });
+    }
+
+    /// Do windows have no input in common?
+    fn disjoint(&self) -> bool {
+        self.axes.iter().all(|a| a.taps.saturating_sub(1) * a.dilation < a.stride)
+    }
+
+    /// Is every input in exactly one window, which no padding is?
+    fn covers(&self) -> bool {
+        self.axes.iter().all(|a| (a.taps, a.dilation, a.first) == (a.stride, 1, 0) && a.inputs == a.outputs * a.taps)
+    }
+
+    /// Adds a share to the element of dx at `at`.
+    fn give(&self, b: &mut Builder, at: Addr, share: Value) {
+        if self.disjoint() {
+            return b.store(at, share);
+        }
+        let sum = b.load(b.ty(share), at);
+        let sum = b.add(sum, share);
+        b.store(at, sum);
+    }
+
+    /// Calls `body` with the number of each output and its window, from axis `axis` on; `output` and `window` are those of the
+    /// axes before.
+    fn outputs(
+        &self,
+        b: &mut Builder,
+        axis: usize,
+        output: Value,
+        window: Window,
+        body: &mut dyn FnMut(&mut Builder, Value, &Window),
+    ) {
+        let Some(a) = self.axes.get(axis) else { return body(b, output, &window) };
+        let pitch: usize = self.axes[axis + 1..].iter().map(|a| a.inputs).product();
+        b.for_(0, a.outputs, 1, |b, o| {
+            let (lo, hi) = a.tap_bounds(b, o);
+            let at = a.first_input(b, o);
+            let at = b.mul_imm(at, pitch as i64);
+            let first = b.add(window.first, at);
+            let taps = ([b.index(lo), b.index(hi)], pitch * a.dilation);
+            let taps = window.taps.into_iter().chain([taps]).collect();
+            let output = b.mul_imm(output, a.outputs as i64);
+            let output = b.add(output, o);
+            self.outputs(b, axis + 1, output, Window { first, taps }, body);
         });
     }
 
@@ -152,10 +200,7 @@ impl PoolGradient<'_> {
             let place = self.place(b, pixel, places);
             let is_it = b.icmp(IntCc::Eq, found[1], place);
             let share = b.select(is_it, d, zero);
-            let at = dx.at(0).idx(pixel, pitch);
-            let sum = b.load(ty, at);
-            let sum = b.add(sum, share);
-            b.store(at, sum);
+            self.give(b, dx.at(0).idx(pixel, pitch), share);
             Vec::new()
         });
     }
@@ -164,24 +209,6 @@ impl PoolGradient<'_> {
     fn place(&self, b: &mut Builder, pixel: Value, ty: Type) -> Value {
         let pixel = if self.elem == Elem::F64 { pixel } else { b.narrow(pixel, Elem::I32) };
         b.splat(ty, pixel)
-    }
-
-    /// The taps of an output that read an input.
-    fn window(&self, b: &mut Builder, output: Value) -> Window {
-        let mut rest = output;
-        let mut taps = Vec::with_capacity(self.axes.len());
-        let (mut first, mut pitch) = (b.i64(0), 1);
-        for axis in self.axes.iter().rev() {
-            let (outer, o) = div_rem(b, rest, axis.outputs);
-            let (lo, hi) = axis.tap_bounds(b, o);
-            taps.push(([b.index(lo), b.index(hi)], pitch * axis.dilation));
-            let at = axis.first_input(b, o);
-            let at = b.mul_imm(at, pitch as i64);
-            first = b.add(first, at);
-            (rest, pitch) = (outer, pitch * axis.inputs);
-        }
-        taps.reverse();
-        Window { first, taps }
     }
 
     /// Calls `body` with every input pixel of a window in order, from the taps of axis `axis` on; it yields the carried values.
@@ -195,11 +222,18 @@ impl PoolGradient<'_> {
         body: &mut Body<'_>,
     ) -> Vec<Value> {
         let Some(&([lo, hi], pitch)) = window.taps.get(axis) else { return body(b, pixel, carried) };
-        b.loop_(lo, hi, 1, carried, |b, tap, carried| {
+        let mut tap = |b: &mut Builder, tap: Value, carried: &[Value]| {
             let offset = b.mul_imm(tap, pitch as i64);
             let pixel = b.add(pixel, offset);
             self.each(b, window, axis + 1, pixel, carried, body)
-        })
+        };
+        match (b.known(lo), b.known(hi)) {
+            (Some(lo), Some(hi)) if hi - lo <= UNROLL => (lo..hi).fold(carried.to_vec(), |carried, i| {
+                let i = b.i64(i);
+                tap(b, i, &carried)
+            }),
+            _ => b.loop_(lo, hi, 1, carried, tap),
+        }
     }
 }
 

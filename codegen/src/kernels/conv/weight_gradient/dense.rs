@@ -6,15 +6,17 @@
 //! for task (part of the images, group of panels of m, block of c)
 //!   dw = 0
 //!   for chunk of rows (and images, of small maps)                     x and dy of a chunk stay in L1 for all taps
-//!     for kd, kh, kw, for tile of the block's channels
+//!     for kd, kh, tile of kw, tile of the block's channels
 //!       acc = 0
-//!       for image, row (clipped to what the tap reaches), pixel       acc[v][c] += dy[pixel][v] * x[pixel * stride + tap][c]
+//!       for image, row (clipped to what the tap reaches), pixel   acc[v][kw][c] += dy[pixel][v] * x[pixel * stride + kw][c]
 //!       dw[tap][c][v] += acc
 //! ```
 //!
 //! Registers: with `v` vectors of output channels and `q` input channels, `v * q` accumulators, `v` vectors of dy held for a
 //! pixel, one input. With 16 lanes two panels by 8 channels: 10 loads for 16 multiply-adds; with 8 lanes one panel by 5 or 6:
-//! 7 for 10. Chunks sum from zero and are added as a whole: the error of a sum grows with the pixels of a chunk and the number
+//! 7 for 10. Where x has few channels (a first layer has 1 or 3), a tile has several taps of a row: pixels that all of them
+//! reach are summed for all at once, those at the ends of a row for each tap alone. Where even these are too few
+//! accumulators to hide the latency of a multiply-add, neighbouring pixels have accumulators of their own. Chunks sum from zero and are added as a whole: the error of a sum grows with the pixels of a chunk and the number
 //! of chunks, not with their product.
 
 use super::{Chunk, Parts, input_of, outputs_of_tap};
@@ -25,9 +27,13 @@ use crate::kernels::window::{Axis, balanced, div_rem, full_or_edge};
 use crate::kir::{Addr, ArgDecl, BinaryOp, Builder, Elem, IntCc, Kernel, Type, Value};
 use crate::target::{Level, Target};
 use nncc_ir::{BLOCK, padded_channels};
+use std::ops::Range;
 
 /// Pixels that stand one behind the other in the innermost loop.
 const UNROLL: usize = 4;
+
+/// Multiply-adds that a core with two FMA ports and a latency of four has under way.
+const UNDER_WAY: usize = 8;
 
 /// What is convolved.
 #[derive(Clone, Debug)]
@@ -81,6 +87,8 @@ pub struct Dense<'a> {
     panels: usize,
     /// The most input channels of a tile.
     channels: usize,
+    /// The most accumulators of each vector of output channels.
+    accumulators: usize,
     parts: Parts,
     chunk: Chunk,
 }
@@ -111,8 +119,9 @@ impl<'a> Dense<'a> {
         let [_, height, width] = &problem.axes;
         let row_bytes = 4 * BLOCK * (width.outputs * panels + height.stride * width.inputs);
         let chunk = Chunk::of(target, &problem.axes, row_bytes);
-        let mut dense =
-            Dense { target, segments, splat, panels, channels, parts: Parts { images: 1, count: 1 }, chunk, problem };
+        let parts = Parts { images: 1, count: 1 };
+        let accumulators = free / vectors;
+        let mut dense = Dense { target, segments, splat, panels, channels, accumulators, parts, chunk, problem };
         dense.parts = Parts::of(dense.problem.batch, dense.tasks_of_a_part(), dense.problem.macs());
         dense
     }
@@ -241,26 +250,28 @@ impl<'a> Dense<'a> {
             b.for_(0, height.taps, 1, |b, kh| {
                 let [lo, hi] = outputs_of_tap(b, height, kh);
                 let span = [b.max_s(lo, rows[0]), b.min_s(hi, rows[1])];
-                b.for_(0, width.taps, 1, |b, kw| {
-                    let [lo, hi] = outputs_of_tap(b, width, kw);
+                let sizes: Vec<usize> = balanced(walk.segment.channels, self.channels).collect();
+                let taps = self.taps_of_a_tile(sizes.iter().copied().max().unwrap_or(1));
+                equal_runs(b, balanced(width.taps, taps), |b, kw, taps| {
                     let tap = b.mul_imm(kd, height.taps as i64);
                     let tap = b.add(tap, kh);
                     let tap = b.mul_imm(tap, width.taps as i64);
                     let tap = b.add(tap, kw);
-                    let here = TapAt { images: [images[0], end], id, od, kh, kw, rows: span, columns: [lo, hi], tap };
-                    let mut first = 0;
-                    let sizes: Vec<usize> = balanced(walk.segment.channels, self.channels).collect();
-                    for equal in sizes.chunk_by(|a, b| a == b) {
-                        b.for_(0, equal.len(), 1, |b, i| {
-                            let c = b.mul_imm(i, equal[0] as i64);
-                            let c = b.add_imm(c, first as i64);
-                            self.tile(b, walk, &here, c, equal[0]);
-                        });
-                        first += equal[0] * equal.len();
-                    }
+                    let spans = spans(b, width, kw, taps);
+                    let here = TapAt { images: [images[0], end], id, od, kh, kw, rows: span, taps, spans, tap };
+                    equal_runs(b, sizes.iter().copied(), |b, c, count| self.tile(b, walk, &here, c, count));
                 });
             });
         });
+    }
+
+    /// How many taps of a row a tile of so many input channels has.
+    fn taps_of_a_tile(&self, channels: usize) -> usize {
+        match self.splat {
+            Splat::Load => (self.accumulators / channels).clamp(1, self.problem.axes[2].taps.max(1)),
+            // Quads of channels fill the registers.
+            Splat::Lane => 1,
+        }
     }
 
     /// The sums of `count` input channels from `c` on, over all pixels of a chunk.
@@ -269,83 +280,138 @@ impl<'a> Dense<'a> {
         let [_, height, width] = &p.axes;
         let Walk { segment, panels, .. } = walk;
         let vectors = self.vectors(panels);
-        let zeros: Vec<Value> =
-            vectors.iter().flat_map(|v| std::iter::repeat_n(v.ty, count)).map(|ty| b.zero(ty)).collect();
+        let tile = Tile { vectors: &vectors, segment, taps: at.taps, count };
+        // Neighbouring pixels have sums of their own where there are registers for it.
+        let spare = self.accumulators * vectors.len() / tile.sums();
+        let copies = if tile.sums() >= UNDER_WAY { 1 } else { UNDER_WAY.div_ceil(tile.sums()).min(spare).min(UNROLL) };
+        let copies = (1..=copies).rev().find(|n| UNROLL.is_multiple_of(*n)).unwrap_or(1);
+        let types: Vec<Type> = vectors.iter().flat_map(|v| std::iter::repeat_n(v.ty, tile.taps * count)).collect();
+        let zeros: Vec<Value> = types.repeat(copies).into_iter().map(|ty| b.zero(ty)).collect();
         let x = b.ptr(walk.x.at(0).idx(c, segment.channel_pitch * 4));
         let (input_image, output_image) = match p.source {
             Source::Planar => (p.groups * p.inputs, padded_channels(p.groups * p.outputs)),
             _ => (padded_channels(p.groups * p.inputs), padded_channels(p.groups * p.outputs)),
         };
-        let pixels = b.sub(at.columns[1], at.columns[0]);
-        let mask = b.i64(-(UNROLL as i64));
-        let unrolled = b.binary(BinaryOp::And, pixels, mask);
-        let input_column = input_of(b, width, at.columns[0], at.kw);
+        let lengths: Vec<[Value; 2]> = at.spans.iter().map(|span| span.lengths(b)).collect();
         let sums = b.loop_(at.images[0], at.images[1], 1, &zeros, |b, image, sums| {
             let x = b.ptr(x.at(0).idx(image, input_image * p.input_plane() * 4));
             let dy = b.ptr(walk.dy.at(0).idx(image, output_image * p.output_plane() * 4));
             b.loop_(at.rows[0], at.rows[1], 1, sums, |b, row, sums| {
                 let input_row = input_of(b, height, row, at.kh);
-                let input = b.mul_imm(at.id, height.inputs as i64);
-                let input = b.add(input, input_row);
-                let input = b.mul_imm(input, width.inputs as i64);
-                let input = b.add(input, input_column);
-                let x = b.ptr(x.at(0).idx(input, segment.pixel_pitch * 4));
-                let output = b.mul_imm(at.od, height.outputs as i64);
-                let output = b.add(output, row);
-                let output = b.mul_imm(output, width.outputs as i64);
-                let output = b.add(output, at.columns[0]);
-                let dys = panels.iter().map(|panel| b.ptr(dy.at(panel.dy).idx(output, panel.width * 4))).collect();
-                let here = Row { segment, vectors: &vectors, count, x, dys };
-                let sums =
-                    b.loop_(0, unrolled, UNROLL as i64, sums, |b, i, sums| self.pixels(b, &here, i, UNROLL, sums));
-                b.loop_(unrolled, pixels, 1, &sums, |b, i, sums| self.pixels(b, &here, i, 1, sums))
+                let input_row = {
+                    let depth = b.mul_imm(at.id, height.inputs as i64);
+                    let input = b.add(depth, input_row);
+                    b.mul_imm(input, width.inputs as i64)
+                };
+                let output_row = {
+                    let depth = b.mul_imm(at.od, height.outputs as i64);
+                    let output = b.add(depth, row);
+                    b.mul_imm(output, width.outputs as i64)
+                };
+                let mut sums = sums.to_vec();
+                for (span, &[unrolled, pixels]) in at.spans.iter().zip(&lengths) {
+                    let kw = b.add_imm(at.kw, span.taps.start as i64);
+                    let column = input_of(b, width, span.columns[0], kw);
+                    let input = b.add(input_row, column);
+                    let x = b.ptr(x.at(0).idx(input, segment.pixel_pitch * 4));
+                    let output = b.add(output_row, span.columns[0]);
+                    let dys = panels.iter().map(|panel| b.ptr(dy.at(panel.dy).idx(output, panel.width * 4))).collect();
+                    let here = Row { tile: &tile, taps: span.taps.clone(), x, dys };
+                    sums = self.span(b, &here, [unrolled, pixels], &sums);
+                }
+                sums
             })
         });
-        for (v, sums) in vectors.iter().zip(sums.chunks(count)) {
-            let panel = &panels[v.panel];
+        let (sums, copies) = sums.split_at(tile.sums());
+        for (v, vector) in vectors.iter().enumerate() {
+            let panel = &panels[vector.panel];
             let row = b.mul_imm(at.tap, segment.channels as i64);
             let row = b.add(row, c);
-            let place = b.ptr(panel.sums.at(v.lane_bytes).idx(row, panel.width * 4));
-            for (i, &sum) in sums.iter().enumerate() {
-                let disp = (i * panel.width * 4) as i64;
-                let before = b.load(v.ty, place.at(disp));
-                let sum = b.add(before, sum);
-                b.store(place.at(disp), sum);
+            let place = b.ptr(panel.sums.at(vector.lane_bytes).idx(row, panel.width * 4));
+            for tap in 0..tile.taps {
+                for i in 0..count {
+                    let at = tile.index(v, tap, i);
+                    let copies = copies.chunks(tile.sums()).map(|copy| copy[at]);
+                    let sum = copies.fold(sums[at], |sum, copy| b.add(sum, copy));
+                    let disp = ((tap * segment.channels + i) * panel.width * 4) as i64;
+                    let before = b.load(vector.ty, place.at(disp));
+                    let sum = b.add(before, sum);
+                    b.store(place.at(disp), sum);
+                }
             }
         }
     }
 
-    /// The products of `unroll` pixels from pixel `i` of a row on, added to the sums.
+    /// The products of a span of a row: its pixels in groups of [`UNROLL`] up to `unrolled`, then one by one.
+    fn span(&self, b: &mut Builder, row: &Row<'_>, [unrolled, pixels]: [Value; 2], sums: &[Value]) -> Vec<Value> {
+        // A span of some taps carries the sums of these alone, and one that is not unrolled those of one copy.
+        let own: Vec<usize> = (0..row.tile.vectors.len())
+            .flat_map(|v| row.taps.clone().flat_map(move |tap| (0..row.tile.count).map(move |c| (v, tap, c))))
+            .map(|(v, tap, c)| row.tile.index(v, tap, c))
+            .collect();
+        let mut all = sums.to_vec();
+        let mut carried = |b: &mut Builder, indices: &[usize], range: [Value; 2], step: usize| {
+            let start: Vec<Value> = indices.iter().map(|&i| all[i]).collect();
+            let end = b.loop_(range[0], range[1], step as i64, &start, |b, i, carried| {
+                let mut sums = all.clone();
+                indices.iter().zip(carried).for_each(|(&i, &sum)| sums[i] = sum);
+                let sums = self.pixels(b, row, i, step, &sums);
+                indices.iter().map(|&i| sums[i]).collect::<Vec<_>>()
+            });
+            indices.iter().zip(end).for_each(|(&i, sum)| all[i] = sum);
+        };
+        let zero = b.i64(0);
+        if row.taps.len() == row.tile.taps {
+            carried(b, &(0..sums.len()).collect::<Vec<_>>(), [zero, unrolled], UNROLL);
+            carried(b, &own, [unrolled, pixels], 1);
+            return all;
+        }
+        match b.known(pixels) {
+            Some(n) if (0..=UNROLL as i64).contains(&n) => self.pixels(b, row, zero, n as usize, sums),
+            _ => {
+                carried(b, &own, [zero, pixels], 1);
+                all
+            }
+        }
+    }
+
+    /// The products of `unroll` pixels from pixel `i` of a span on, added to the sums, which may have several copies.
     fn pixels(&self, b: &mut Builder, row: &Row<'_>, i: Value, unroll: usize, sums: &[Value]) -> Vec<Value> {
-        let stride = self.problem.axes[2].stride * row.segment.pixel_pitch * 4;
+        let Row { tile, .. } = row;
+        let stride = self.problem.axes[2].stride * tile.segment.pixel_pitch * 4;
         let x = b.ptr(row.x.at(0).idx(i, stride));
         let mut widths = vec![BLOCK; row.dys.len()];
-        row.vectors.iter().for_each(|v| widths[v.panel] = v.width);
+        tile.vectors.iter().for_each(|v| widths[v.panel] = v.width);
         let dys: Vec<Value> = row.dys.iter().zip(widths).map(|(dy, w)| b.ptr(dy.at(0).idx(i, w * 4))).collect();
         let mut sums = sums.to_vec();
+        let copies = sums.len() / tile.sums();
         for pixel in 0..unroll {
-            let held: Vec<Value> = row
+            let held: Vec<Value> = tile
                 .vectors
                 .iter()
                 .map(|v| b.load(v.ty, dys[v.panel].at((pixel * v.width * 4) as i64 + v.lane_bytes)))
                 .collect();
-            self.products(b, row, x.at((pixel * stride) as i64), &held, &mut sums);
+            let copy = &mut sums[pixel % copies * tile.sums()..][..tile.sums()];
+            self.products(b, row, x.at((pixel * stride) as i64), &held, copy);
         }
         sums
     }
 
-    /// The products of one pixel: its vectors of dy, which are held, by its channels of x.
+    /// The products of one pixel: its vectors of dy, which are held, by its channels of x at each tap.
     fn products(&self, b: &mut Builder, row: &Row<'_>, x: Addr, held: &[Value], sums: &mut [Value]) {
+        let Row { tile, .. } = row;
         let quad_type = Type::of(Elem::F32, 4);
         let mut quad = x.base;
-        for c in 0..row.count {
-            let at = x.plus((c * row.segment.channel_pitch * 4) as i64);
+        let tap_pitch = self.problem.axes[2].dilation * tile.segment.pixel_pitch;
+        for (tap, c) in row.taps.clone().flat_map(|tap| (0..tile.count).map(move |c| (tap, c))) {
+            let elem = (tap - row.taps.start) * tap_pitch + c * tile.segment.channel_pitch;
+            let at = x.plus((elem * 4) as i64);
             if self.splat == Splat::Lane && c % 4 == 0 {
-                quad = b.load_part(quad_type, at, 4.min(row.count - c));
+                quad = b.load_part(quad_type, at, 4.min(tile.count - c));
             }
             // Panels of different widths need vectors of their own.
             let mut inputs: Vec<(Type, Value)> = Vec::with_capacity(2);
-            for (i, v) in row.vectors.iter().enumerate() {
+            for (i, v) in tile.vectors.iter().enumerate() {
                 if inputs.iter().all(|(ty, _)| *ty != v.ty) {
                     let input = if self.splat == Splat::Lane {
                         let lane = b.extract(quad, c % 4);
@@ -356,7 +422,7 @@ impl<'a> Dense<'a> {
                     inputs.push((v.ty, input));
                 }
                 let input = inputs.iter().find(|(ty, _)| *ty == v.ty).map_or(quad, |(_, input)| *input);
-                let sum = &mut sums[i * row.count + c];
+                let sum = &mut sums[tile.index(i, tap, c)];
                 *sum = b.mul_add(held[i], input, *sum);
             }
         }
@@ -408,27 +474,105 @@ struct Lanes {
     lane_bytes: i64,
 }
 
-/// A row of pixels of a tile.
-struct Row<'t> {
-    segment: &'t Segment,
+/// What is summed at once.
+struct Tile<'t> {
     vectors: &'t [Lanes],
+    segment: &'t Segment,
+    /// Taps of a row.
+    taps: usize,
     /// Input channels.
     count: usize,
-    /// What the first pixel reads.
+}
+
+impl Tile<'_> {
+    /// How many vectors of sums.
+    fn sums(&self) -> usize {
+        self.vectors.len() * self.taps * self.count
+    }
+
+    /// The sum of a vector of output channels, a tap and an input channel.
+    fn index(&self, vector: usize, tap: usize, channel: usize) -> usize {
+        (vector * self.taps + tap) * self.count + channel
+    }
+}
+
+/// A span of a row of pixels of a tile.
+struct Row<'t> {
+    tile: &'t Tile<'t>,
+    /// The taps that count.
+    taps: Range<usize>,
+    /// What the first of them reads for the first pixel.
     x: Value,
     /// The first pixel of each panel.
     dys: Vec<Value>,
 }
 
-/// A tap, and the pixels of a chunk that it reaches.
+/// Neighbouring taps of a row, and the pixels of a chunk that they reach.
 struct TapAt {
     images: [Value; 2],
     /// The input's depth.
     id: Value,
     od: Value,
     kh: Value,
+    /// The first tap in its row, and how many.
     kw: Value,
+    taps: usize,
     rows: [Value; 2],
-    columns: [Value; 2],
+    spans: Vec<Span>,
+    /// The first tap among all.
     tap: Value,
+}
+
+/// Pixels of a row that some taps of a tile reach.
+struct Span {
+    taps: Range<usize>,
+    columns: [Value; 2],
+}
+
+impl Span {
+    /// The number of its pixels, rounded down to whole groups and as it is.
+    fn lengths(&self, b: &mut Builder) -> [Value; 2] {
+        let pixels = b.sub(self.columns[1], self.columns[0]);
+        let mask = b.i64(-(UNROLL as i64));
+        [b.binary(BinaryOp::And, pixels, mask), pixels]
+    }
+}
+
+/// The pixels that all of `taps` taps from `kw` on reach; then for each tap those that it reaches to the left and to the right.
+fn spans(b: &mut Builder, width: &Axis, kw: Value, taps: usize) -> Vec<Span> {
+    let each: Vec<[Value; 2]> = (0..taps)
+        .map(|tap| {
+            let kw = b.add_imm(kw, tap as i64);
+            outputs_of_tap(b, width, kw)
+        })
+        .collect();
+    if taps == 1 || width.inside() {
+        return vec![Span { taps: 0..taps, columns: each[0] }];
+    }
+    // A later tap reaches further to the left and less far to the right.
+    let middle = [each[0][0], b.max_s(each[0][0], each[taps - 1][1])];
+    let mut spans = vec![Span { taps: 0..taps, columns: middle }];
+    for (tap, [lo, hi]) in each.into_iter().enumerate() {
+        let left = b.min_s(hi, middle[0]);
+        let right = b.max_s(lo, middle[1]);
+        let right = b.min_s(right, hi);
+        for [lo, hi] in [[lo, left], [right, hi]] {
+            spans.push(Span { taps: tap..tap + 1, columns: [lo, hi] });
+        }
+    }
+    spans
+}
+
+/// `f(first, size)` for each of these sizes in a row; equal ones are a loop.
+fn equal_runs(b: &mut Builder, sizes: impl Iterator<Item = usize>, mut f: impl FnMut(&mut Builder, Value, usize)) {
+    let sizes: Vec<usize> = sizes.collect();
+    let mut first = 0;
+    for equal in sizes.chunk_by(|a, b| a == b) {
+        b.for_(0, equal.len(), 1, |b, i| {
+            let at = b.mul_imm(i, equal[0] as i64);
+            let at = b.add_imm(at, first);
+            f(b, at, equal[0]);
+        });
+        first += (equal[0] * equal.len()) as i64;
+    }
 }
