@@ -28,7 +28,7 @@ impl Tap {
     }
 
     /// Rows and columns.
-    fn plane(&self) -> [usize; 2] {
+    pub fn plane(&self) -> [usize; 2] {
         match self.dims[..] {
             [_, h, w] => [h, w],
             _ => [1, 1],

@@ -6,7 +6,7 @@
 //!                                  \- 1 window -----/
 //! ```
 //!
-//! So the dense layer's size depends on no picture's. Source: He et al., "Spatial pyramid pooling in deep convolutional
+//! So the dense layer's size depends on no picture's, of at least 32x32: levels finer than the plane are left out. Source: He et al., "Spatial pyramid pooling in deep convolutional
 //! networks for visual recognition", 2014.
 
 use crate::ZooError;
@@ -25,7 +25,8 @@ pub(crate) fn spp(net: &mut Net, x: Tap) -> Result<Tap, ZooError> {
         }
     }
     let mut levels = Vec::new();
-    for level in LEVELS {
+    let [height, width] = x.plane();
+    for level in LEVELS.into_iter().filter(|&level| level <= height.min(width)) {
         let pooled = net.adaptive_pool(&x, "MaxPool", &format!("spp{level}"), level);
         levels.push(net.flatten(&pooled));
     }
