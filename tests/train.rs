@@ -288,6 +288,20 @@ fn ensembles_are_learnt() {
     );
 }
 
+/// Forward, backward and optimizer each have their rows, and nothing is written.
+#[test]
+fn a_profile_says_where_the_time_of_a_step_goes() {
+    let folder = Folder::new("profile");
+    let (model, data) = (folder.network("mlp"), folder.pictures("data.npz", 32, 1));
+    let out = folder.file("out.onnx");
+    let table = succeeds(&["train", &model, "--data", &data, "--profile", "--optim", "adamw", "-o", &out]);
+    for node in ["fc1+fc1/relu", "optimizer/fc1.weight", "loss"] {
+        let row = table.lines().find(|line| line.contains(node)).unwrap_or_else(|| panic!("no {node} in\n{table}"));
+        assert!(row.contains(" us "), "{row}");
+    }
+    assert!(!Path::new(&out).exists());
+}
+
 /// Vectors of a small class are made between those that are there.
 #[test]
 fn small_classes_are_filled_up() {
