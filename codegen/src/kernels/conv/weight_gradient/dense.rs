@@ -532,6 +532,10 @@ struct Span {
 impl Span {
     /// The number of its pixels, rounded down to whole groups and as it is.
     fn lengths(&self, b: &mut Builder) -> [Value; 2] {
+        if let [Some(from), Some(to)] = self.columns.map(|c| b.known(c)) {
+            let pixels = to - from;
+            return [pixels - pixels % UNROLL as i64, pixels].map(|n| b.i64(n));
+        }
         let pixels = b.sub(self.columns[1], self.columns[0]);
         let mask = b.i64(-(UNROLL as i64));
         [b.binary(BinaryOp::And, pixels, mask), pixels]
@@ -540,6 +544,30 @@ impl Span {
 
 /// The pixels that all of `taps` taps from `kw` on reach; then for each tap those that it reaches to the left and to the right.
 fn spans(b: &mut Builder, width: &Axis, kw: Value, taps: usize) -> Vec<Span> {
+    match b.known(kw) {
+        Some(kw) => known_spans(b, width, kw as usize, taps),
+        None => computed_spans(b, width, kw, taps),
+    }
+}
+
+/// Where all taps of a row are one tile: the spans are constants, and most of those at the ends are empty.
+fn known_spans(b: &mut Builder, width: &Axis, kw: usize, taps: usize) -> Vec<Span> {
+    let each: Vec<Range<usize>> = (kw..kw + taps).map(|tap| width.valid(tap, &(0..width.outputs))).collect();
+    let start = each.iter().map(|r| r.start).max().unwrap_or(0);
+    let end = each.iter().map(|r| r.end).min().unwrap_or(0).max(start);
+    let ends = each
+        .into_iter()
+        .enumerate()
+        .flat_map(|(tap, r)| [(tap..tap + 1, r.start..r.end.min(start)), (tap..tap + 1, r.start.max(end)..r.end)]);
+    let spans = std::iter::once((0..taps, start..end)).chain(ends).filter(|(_, columns)| !columns.is_empty());
+    let span = |(taps, columns): (_, Range<usize>)| Span {
+        taps,
+        columns: [columns.start, columns.end].map(|c| b.i64(c as i64)),
+    };
+    spans.map(span).collect()
+}
+
+fn computed_spans(b: &mut Builder, width: &Axis, kw: Value, taps: usize) -> Vec<Span> {
     let each: Vec<[Value; 2]> = (0..taps)
         .map(|tap| {
             let kw = b.add_imm(kw, tap as i64);
@@ -568,11 +596,16 @@ fn equal_runs(b: &mut Builder, sizes: impl Iterator<Item = usize>, mut f: impl F
     let sizes: Vec<usize> = sizes.collect();
     let mut first = 0;
     for equal in sizes.chunk_by(|a, b| a == b) {
-        b.for_(0, equal.len(), 1, |b, i| {
-            let at = b.mul_imm(i, equal[0] as i64);
-            let at = b.add_imm(at, first);
-            f(b, at, equal[0]);
-        });
+        if let [size] = equal {
+            let at = b.i64(first);
+            f(b, at, *size);
+        } else {
+            b.for_(0, equal.len(), 1, |b, i| {
+                let at = b.mul_imm(i, equal[0] as i64);
+                let at = b.add_imm(at, first);
+                f(b, at, equal[0]);
+            });
+        }
         first += (equal[0] * equal.len()) as i64;
     }
 }
