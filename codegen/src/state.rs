@@ -258,6 +258,7 @@ mod tests {
             macs: 0,
             bytes: 0,
             weight_bytes: 0,
+            cost: crate::cost::Cost::default(),
             results: vec![],
         };
         let plan = crate::program::LevelPlan {
