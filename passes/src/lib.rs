@@ -19,6 +19,7 @@ pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fold_pad;
 pub mod fuse;
+pub mod lift_pool_masks;
 pub mod merge_pointwise_convs;
 pub mod normalise_gemm;
 pub mod pass;

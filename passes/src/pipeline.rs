@@ -21,6 +21,7 @@ pub const PIPELINE: &[Pass] = &[
     fold_constants::PASS,        // constants that the passes above left as operators
     canonicalize::PASS,          // and what they left that does nothing
     cse::PASS,
+    lift_pool_masks::PASS,  // before fuse, which would take the mask in
     fuse::PASS,             // after everything that looks for single operators
     choose_layouts::PASS,   // after fusion: it costs edges, and fusion removes edges
     separate_outputs::PASS, // last: canonicalize would take the copies away again

@@ -18,7 +18,7 @@ use std::ops::Range;
 const LIMIT: usize = 1 << 31;
 
 /// The window of a convolution or pooling, by reference to the attributes that describe it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window<'a> {
     /// Taps an axis.
     pub kernel: &'a [usize],
