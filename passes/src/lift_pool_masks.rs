@@ -26,7 +26,8 @@ fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
 
 fn mask_of_pool_gradient(g: &Graph, n: NodeId) -> Found {
     let &[Some(a), Some(b)] = &g.operands(n)[..] else { return Err(No::Match) };
-    let pooled = |v: ValueId, y: ValueId| matches!(g.op(v.node), Op::MaxPoolGradient(_)) && g.operand(v.node, 0) == Some(y);
+    let pooled =
+        |v: ValueId, y: ValueId| matches!(g.op(v.node), Op::MaxPoolGradient(_)) && g.operand(v.node, 0) == Some(y);
     let (at, y, gradient) = match (pooled(a, b), pooled(b, a)) {
         (true, _) => (0, b, a),
         (_, true) => (1, a, b),
@@ -74,7 +75,7 @@ fn is_mask(program: &Pointwise, k: usize) -> bool {
         let of = |r: nncc_ir::pointwise::Ref| has[r.0 as usize];
         has.push(match inst {
             Inst::Input(n) if n as usize == k => Has::Masked,
-            Inst::Const(Scalar::Float(x)) if x == 0.0 => Has::Zero,
+            Inst::Const(Scalar::Float(0.0)) => Has::Zero,
             Inst::Select { cond, then, otherwise } if [cond, then, otherwise].iter().any(|r| of(*r) == Has::Masked) => {
                 let kept = [then, otherwise].iter().all(|r| matches!(of(*r), Has::Masked | Has::Zero));
                 if kept && matches!(of(cond), Has::Nothing | Has::Zero) { Has::Masked } else { Has::Other }
@@ -83,5 +84,6 @@ fn is_mask(program: &Pointwise, k: usize) -> bool {
             _ => Has::Nothing,
         });
     }
-    has[program.result().0 as usize] == Has::Masked && !matches!(program.insts()[program.result().0 as usize].0, Inst::Input(_))
+    has[program.result().0 as usize] == Has::Masked
+        && !matches!(program.insts()[program.result().0 as usize].0, Inst::Input(_))
 }
