@@ -80,21 +80,19 @@ pub struct Trial {
 
 /// The axes of a text. A comma separates axes where a key of a recipe follows it, so that values may have commas.
 pub fn axes(text: &str) -> Result<Vec<Axis>, String> {
-    let mut axes: Vec<Axis> = Vec::new();
+    let mut texts: Vec<(&str, String)> = Vec::new();
     for part in text.split(',') {
         let axis = part.split_once('=').map(|(key, values)| (key.trim(), values));
-        match axis.filter(|(key, _)| Recipe::has(key)) {
-            Some((key, values)) => {
-                let values = values.split('|').map(|v| v.trim().to_string()).collect();
-                axes.push(Axis { key: key.to_string(), values });
-            }
-            None => match axes.last_mut().and_then(|axis| axis.values.last_mut()) {
-                Some(value) => *value = format!("{value},{part}"),
-                None => return Err(format!("\"{part}\": KEY=VALUE|VALUE|.. is expected, with a key of a recipe")),
-            },
+        if let Some((key, values)) = axis.filter(|(key, _)| Recipe::has(key)) {
+            texts.push((key, values.to_string()));
+        } else if let Some((_, values)) = texts.last_mut() {
+            *values = format!("{values},{part}");
+        } else {
+            return Err(format!("\"{part}\": KEY=VALUE|VALUE|.. is expected, with a key of a recipe"));
         }
     }
-    Ok(axes)
+    let values = |text: String| text.split('|').map(|v| v.trim().to_string()).collect();
+    Ok(texts.into_iter().map(|(key, text)| Axis { key: key.to_string(), values: values(text) }).collect())
 }
 
 /// The recipes to be tried.
