@@ -335,7 +335,13 @@ impl<'a> Direct<'a> {
     }
 
     fn epilogue_scratch(&self) -> usize {
-        if self.conv.epilogue.is_long() { self.tile.panels * self.tile.pixels * BLOCK * 4 } else { 0 }
+        if !self.conv.epilogue.is_long() {
+            return 0;
+        }
+        // A cache line for each vector of a tile, of whichever group of panels.
+        let vectors = BLOCK.div_ceil(self.target.lanes(Elem::F32));
+        let lines = self.kinds().iter().map(|kind| kind.widths.len() * vectors * kind.pixels).max();
+        lines.unwrap_or(0) * BLOCK * 4
     }
 
     /// Is the kernel within the size that this template is meant for?
