@@ -12,9 +12,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "nncc", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(disable_help_flag = true, disable_help_subcommand = true)]
-#[command(
-    after_help = "Examples:\n  nncc model.onnx -o model.so\n  nncc run model.so --input image=cat.png --labels labels.txt"
-)]
+#[command(after_help = "nncc model.onnx -o model.so && nncc run model.so --input image=cat.png --labels labels.txt")]
 pub struct Cli {
     /// What to do instead of compiling.
     #[command(subcommand)]

@@ -44,7 +44,7 @@ fn recipe() -> Command {
 impl Args for Learning {
     fn augment_args(command: Command) -> Command {
         let train = Arg::new("train").long("train").action(ArgAction::SetTrue);
-        let train = train.help("Write a library that learns, by `nncc train`'s --loss, --optim, --batch-size, ..");
+        let train = train.help("Write a library that learns, by flags of `nncc train`");
         let only = |arg: Arg| arg.requires("train").hide_short_help(true);
         let file = Arg::new("recipe_file").long("recipe").value_name("FILE.toml").value_parser(value_parser!(PathBuf));
         let infer = Arg::new("infer_batch").long("infer-batch").value_name("N,..").value_delimiter(',');
