@@ -69,7 +69,7 @@ def network(new):
             nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(), nn.Linear(size, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes))
     if arch == "spp":
-        plane = min(height, width) // 8
+        plane = min(height, width) // 4
         levels = [n for n in (4, 2, 1) if n <= plane]
 
         class Pyramid(nn.Module):
@@ -79,7 +79,7 @@ def network(new):
         for i, n in enumerate((32, 64, 128, 128)):
             conv = nn.Conv2d(before, n, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            layers += [conv, nn.BatchNorm2d(n), nn.ReLU()] + ([nn.MaxPool2d(2)] if i < 3 else [])
+            layers += [conv, nn.BatchNorm2d(n), nn.ReLU()] + ([nn.MaxPool2d(2)] if i < 2 else [])
             before = n
         return nn.Sequential(*layers, Pyramid(), nn.Dropout(0.5), nn.Linear(128 * sum(n * n for n in levels), classes))
     sys.exit(f"{arch} is not written in PyTorch here")

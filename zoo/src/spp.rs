@@ -6,7 +6,7 @@
 //!                                  \- 1 window -----/
 //! ```
 //!
-//! So the dense layer's size depends on no picture's, of at least 32x32: levels finer than the plane are left out. Source: He et al., "Spatial pyramid pooling in deep convolutional
+//! So the dense layer's size depends on no picture's, of at least 16x16: levels finer than the plane are left out. Source: He et al., "Spatial pyramid pooling in deep convolutional
 //! networks for visual recognition", 2014.
 
 use crate::ZooError;

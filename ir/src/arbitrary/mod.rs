@@ -308,6 +308,7 @@ mod tests {
             "einsum",
             "resize_gradient",
             "fused",
+            "chain",
         ];
         assert_eq!(missing, made.iter().collect::<Vec<_>>());
     }
