@@ -37,7 +37,7 @@ const EFFICIENCY: f64 = 0.8;
 const BEYOND_L2: f64 = 5.0;
 
 /// The most of their time that layers may take in bands.
-const LEAST_GAIN: f64 = 0.96;
+const LEAST_GAIN: f64 = 0.85;
 
 /// Some rows of an image's outputs, and where memory holds what is read and written.
 #[derive(Clone, Copy, Debug)]

@@ -16,10 +16,6 @@ use nncc_ir::{BLOCK, DType, Graph, Layout, NodeId, Op, Origin, TypeError, ValueI
 /// The longest chain: each layer more makes the bands of all before it overlap more.
 const LONGEST: usize = 4;
 
-/// A gain of less would be within what the model does not know: stems with their pooling whose prediction was 5 % better were
-/// measured as 1 % worse.
-const GAIN: f64 = 0.85;
-
 /// Multiply-accumulates that a function such as an exponential counts for.
 const FUNCTION_MACS: usize = 16;
 
@@ -81,11 +77,7 @@ fn cut(target: &Target, run: &[Candidate], when: BandUse) -> Vec<(Vec<NodeId>, W
         for begin in end.saturating_sub(LONGEST)..end - 1 {
             let piece = &run[begin..end];
             let worth = worth(target, piece);
-            let gain = match when {
-                BandUse::On => piece.len() as f64 - 1.0,
-                _ if worth.together > worth.alone * GAIN => 0.0,
-                _ => worth.alone - worth.together,
-            };
+            let gain = if when == BandUse::On { piece.len() as f64 - 1.0 } else { worth.alone - worth.together };
             if best[begin].0 + gain > choice.0 {
                 choice = (best[begin].0 + gain, begin);
             }
