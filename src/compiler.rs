@@ -6,6 +6,7 @@
 //! ```
 
 use crate::plan::Plan;
+use crate::tune::{self, Tuning};
 use crate::{Error, Model};
 use nncc_codegen::backend::{MachineCode, cranelift, for_target};
 pub use nncc_codegen::lower::WinogradUse;
@@ -77,6 +78,7 @@ pub struct Compiler {
     winograd: WinogradUse,
     bands: BandUse,
     small: bool,
+    tuning: Tuning,
     prefix: Option<String>,
 }
 
@@ -154,6 +156,13 @@ impl Compiler {
     #[must_use]
     pub fn small(mut self, yes: bool) -> Compiler {
         self.small = yes;
+        self
+    }
+
+    /// Measures candidates of each layer while compiling, or uses what was measured before.
+    #[must_use]
+    pub fn tuning(mut self, tuning: Tuning) -> Compiler {
+        self.tuning = tuning;
         self
     }
 
@@ -255,9 +264,16 @@ impl Compiler {
     ) -> Result<Compiled, Error> {
         let targets = self.targets()?;
         stage("lowering");
-        let start = Instant::now();
+        let mut start = Instant::now();
         let sources: Vec<SetSource<'_>> = sets.iter().map(|s| SetSource { graph: &s.graph, plan: &s.plan }).collect();
-        let algorithms = Algorithms::choose(&sources, &targets, self.algorithms());
+        let mut algorithms = Algorithms::choose(&sources, &targets, self.algorithms());
+        if self.tuning != Tuning::default() {
+            let mut progress = |done, of| stage(&format!("tuning {} {done} of {of}", tune::bar(done, of)));
+            let choices = tune::tune(&self.tuning, &sources, &targets, &algorithms, &mut progress)?;
+            algorithms = algorithms.with_choices(choices);
+            times.push(("tune", start.elapsed()));
+            start = Instant::now();
+        }
         let program = match learning {
             Some(Learning { bindings, states }) => {
                 lower_learning(name, &sources, bindings, states, &targets, &algorithms)?

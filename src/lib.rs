@@ -24,6 +24,7 @@
 //! | [`roofline`] | where a run's time goes, against what the machine can do |
 //! | `plan` | the memory plan as a picture's data |
 //! | [`training`] | a compiled training step and its state |
+//! | [`tune`] | candidates of each layer, measured while compiling; the file that keeps what was measured |
 //! | [`verify`] | a library against the reference evaluator |
 //! | `error` | everything that can go wrong, with the blame in the type |
 
@@ -35,6 +36,7 @@ mod model;
 mod plan;
 pub mod roofline;
 pub mod training;
+pub mod tune;
 pub mod verify;
 
 pub use compiler::{BandUse, Compiled, Compiler, OutputKind, Text, WinogradUse};

@@ -133,6 +133,7 @@ fn step(name: &str, kernel: usize, threads: usize, operand: Arg) -> Step {
         bytes: 0,
         weight_bytes: 0,
         cost: Cost::default(),
+        layer: None,
         results: vec![],
     }
 }

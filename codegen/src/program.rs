@@ -29,6 +29,7 @@
 //!      state operand inside the block.
 
 use crate::cost::Cost;
+use crate::kernels::conv::layer::Layer;
 use crate::kir::Kernel;
 use crate::state::{State, block_bytes};
 use crate::target::{Level, Target};
@@ -237,6 +238,8 @@ pub struct Step {
     pub weight_bytes: u64,
     /// What it will take, by the cost model.
     pub cost: Cost,
+    /// The layer that it computes, if a schedule was chosen for it.
+    pub layer: Option<Arc<Layer>>,
     /// The values of the graph that the step completes; empty for a step that leaves only a part of one.
     pub results: Vec<StepResult>,
 }

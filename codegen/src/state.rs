@@ -259,6 +259,7 @@ mod tests {
             bytes: 0,
             weight_bytes: 0,
             cost: crate::cost::Cost::default(),
+            layer: None,
             results: vec![],
         };
         let plan = crate::program::LevelPlan {

@@ -160,6 +160,15 @@ pub struct Compile {
     /// Flags of a library that learns.
     #[command(flatten)]
     pub learning: Learning,
+    /// Measure candidates of each layer on this machine, keep the fastest
+    #[arg(long, conflicts_with = "train")]
+    pub tune: bool,
+    /// How long to measure
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, requires = "tune")]
+    pub tune_seconds: f64,
+    /// Use what a file knows of this machine; --tune adds to it
+    #[arg(long, value_name = "FILE")]
+    pub tune_cache: Option<PathBuf>,
     /// List what each pass, or the one named, refused to rewrite, and why
     #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "")]
     pub explain: Option<String>,

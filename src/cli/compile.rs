@@ -5,6 +5,7 @@ use super::learning::Learning;
 use super::progress::Progress;
 use super::{print, recipe};
 use nncc::training::ModelFile;
+use nncc::tune::Tuning;
 use nncc::{BandUse, Compiled, Compiler, Error, LearningBatches, OptLevel, OutputKind, Text, WinogradUse, arrays};
 use nncc_train::recipe::{Recipe, RecipeError};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ pub fn run(a: &args::Compile) -> Result<(), Error> {
     if let Some(triple) = &a.target {
         compiler = compiler.target(triple);
     }
+    let time = a.tune.then(|| Duration::from_secs_f64(a.tune_seconds.clamp(0.0, 86_400.0)));
+    compiler = compiler.tuning(Tuning { time, cache: a.tune_cache.clone() });
     let progress = Progress::start();
     let compiled = match a.learning.train {
         true => learning(&compiler, model, &a.learning, &mut |stage| progress.stage(stage))?,

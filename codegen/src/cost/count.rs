@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A condition that is not known (it depends on data) counts as half of both sides, an unknown number of trips as
-//! [`UNKNOWN_TRIPS`]. Left out: overlap of a piece with the next, which the constants of [`super`] take into account.
+//! `UNKNOWN_TRIPS`. Left out: overlap of a piece with the next, which the constants of [`super`] take into account.
 
 use super::ports::{self, Uses};
 use crate::kir::interp::lane;

@@ -1,7 +1,7 @@
 //! What one kernel IR instruction takes of a core: the resources that it occupies, and how long its result takes.
 //!
 //! A core is a wide one of today, the same for every level: two ports of multiply-adds (a third for other vector work where
-//! vectors have 256 bits or fewer), one for shuffles, one divider, two loads and one store a cycle, and [`ISSUE`] instructions
+//! vectors have 256 bits or fewer), one for shuffles, one divider, two loads and one store a cycle, and `ISSUE` instructions
 //! a cycle in all. A load with one user folds into it, an address computation of one term into the access.
 //!
 //! Sources: Fog, "Instruction tables"; Abel and Reineke, uops.info (Ice Lake, Golden Cove, Zen 3). Where cores differ, what is

@@ -7,7 +7,8 @@
 //! The choice looks at shapes, weights and the widest of the targets, never at the machine: builds are reproducible, and all
 //! CPU levels and shape sets share one copy of the weights.
 
-use super::SetSource;
+use super::{Choice, Choices, SetSource};
+use crate::kernels::conv::schedule::Schedule;
 use crate::kernels::conv::winograd::cost::{self, Size};
 use crate::kernels::conv::winograd::error;
 use crate::kernels::conv::winograd::transform::Minimal;
@@ -16,6 +17,7 @@ use crate::target::Target;
 use nncc_ir::ops::conv::Conv;
 use nncc_ir::{BLOCK, Constant, DType, Graph, Layout, NodeId, Op};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// When Winograd's algorithm may be used.
@@ -59,6 +61,21 @@ pub struct Algorithms {
     layers: Vec<Layer>,
     by_weights: FxHashMap<u64, usize>,
     forced: Option<Minimal>,
+    /// Bytes that transformed weights may take beyond those of the filters.
+    allowed: usize,
+    /// What a tuning table says of layers: schedules of the direct form too.
+    choices: Choices,
+}
+
+/// A convolution with its algorithms, as a tuner sees it.
+#[derive(Clone, Debug)]
+pub struct Alternatives {
+    /// Layers of one signature are equal but for their weights.
+    pub signature: String,
+    /// The model's names of the nodes.
+    pub nodes: Vec<String>,
+    /// What the error permits; the first is the one in force.
+    pub candidates: Vec<Option<Minimal>>,
 }
 
 /// A convolution and its candidates.
@@ -66,6 +83,7 @@ pub struct Algorithms {
 struct Layer {
     /// The model's name for the node.
     name: String,
+    signature: String,
     candidates: Vec<Candidate>,
     /// Index of the candidate in force.
     chosen: usize,
@@ -116,8 +134,56 @@ impl Algorithms {
             layer.chosen = fastest.map_or(0, |(i, _)| i);
         }
         let weights: usize = sets.first().map_or(0, |set| constant_bytes(set.graph));
-        all.shrink(weights, options.growth);
+        all.allowed = (weights as f64 * (options.growth - 1.0)).max(0.0) as usize;
+        all.shrink();
         all
+    }
+
+    /// With choices that were made elsewhere, of algorithms within their error and bytes.
+    #[must_use]
+    pub fn with_choices(mut self, choices: Choices) -> Algorithms {
+        for layer in &mut self.layers {
+            if let Some(Choice::Algorithm(minimal)) = choices.get(&layer.signature)
+                && let Some(i) = layer.candidates.iter().position(|c| c.minimal == minimal)
+            {
+                layer.chosen = i;
+            }
+        }
+        self.shrink();
+        self.choices = choices;
+        self
+    }
+
+    /// The schedule that was chosen for a layer, if one was.
+    pub(super) fn schedule(&self, signature: impl FnOnce() -> String) -> Option<Schedule> {
+        if self.choices.is_empty() {
+            return None;
+        }
+        match self.choices.get(&signature()) {
+            Some(Choice::Schedule(schedule)) => Some(schedule),
+            _ => None,
+        }
+    }
+
+    /// The convolutions that have a choice of algorithms: equal layers together, sorted by signature.
+    pub fn alternatives(&self) -> Vec<Alternatives> {
+        let mut all: BTreeMap<&str, Alternatives> = BTreeMap::new();
+        for layer in &self.layers {
+            let now = layer.candidates[layer.chosen].minimal;
+            let entry = all.entry(&layer.signature).or_insert_with(|| Alternatives {
+                signature: layer.signature.clone(),
+                nodes: Vec::new(),
+                candidates: vec![now],
+            });
+            entry.nodes.push(layer.name.clone());
+            // What one of them may not take for its error, none takes.
+            let of_layer = || layer.candidates.iter().map(|c| c.minimal);
+            match entry.nodes.len() {
+                1 => entry.candidates.extend(of_layer().filter(|m| *m != now)),
+                _ => entry.candidates.retain(|m| of_layer().any(|n| n == *m)),
+            }
+        }
+        all.into_values().collect()
     }
 
     /// The variant for a convolution with these weights.
@@ -157,13 +223,15 @@ impl Algorithms {
             }
         }
         self.by_weights.insert(key, self.layers.len());
-        self.layers.push(Layer { name, candidates, chosen: 0 });
+        let Size { batch, inputs, outputs, plane: [height, width] } = size;
+        let signature = format!("algorithm n{batch} {inputs}->{outputs} {height}x{width}");
+        self.layers.push(Layer { name, signature, candidates, chosen: 0 });
     }
 
-    /// Steps layers down until all weights take at most `growth` times `weights` bytes.
-    fn shrink(&mut self, weights: usize, growth: f64) {
+    /// Steps layers down until all weights take no more than the allowed bytes.
+    fn shrink(&mut self) {
         let extra = |layer: &Layer| layer.candidates[layer.chosen].bytes - layer.candidates[0].bytes;
-        let allowed = (weights as f64 * (growth - 1.0)).max(0.0) as usize;
+        let allowed = self.allowed;
         let mut total: usize = self.layers.iter().map(extra).sum();
         while total > allowed {
             let mut best: Option<(f64, usize, usize)> = None;
@@ -252,14 +320,15 @@ mod tests {
             c(Some(Minimal::F2), 60.0, 16 * bytes),
             c(Some(Minimal::F4), 50.0, 36 * bytes),
         ];
-        Layer { name: String::new(), candidates, chosen: 2 }
+        Layer { name: String::new(), signature: String::new(), candidates, chosen: 2 }
     }
 
     #[test]
     fn layers_step_down_where_it_costs_least_for_the_bytes() {
-        let chosen = |growth| {
-            let mut a = Algorithms { layers: vec![layer(1), layer(100)], ..Algorithms::default() };
-            a.shrink(909, growth);
+        let chosen = |growth: f64| {
+            let allowed = (909.0 * (growth - 1.0)) as usize;
+            let mut a = Algorithms { layers: vec![layer(1), layer(100)], allowed, ..Algorithms::default() };
+            a.shrink();
             a.layers.iter().map(|l| l.chosen).collect::<Vec<_>>()
         };
         assert_eq!(chosen(4.0), [2, 2]);

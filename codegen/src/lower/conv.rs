@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Winograd`] | 3x3, stride 1, where [`Algorithms`](super::Algorithms) say so |
 //! | [`Depthwise`] | f32, blocked in and out, 1, 2, 4 or 8 channels a group on both sides |
-//! | [`Direct`] | f32, blocked out, whole channel blocks a group or one group |
+//! | [`Direct`](crate::kernels::conv::direct::Direct) | f32, blocked out, whole channel blocks a group or one group |
 //! | [`Generic`] | nothing |
 //!
 //! Weights that are computed, as those that are trained, are packed for these templates by a step of their own ([`Packing`]);
@@ -23,7 +23,6 @@ use super::panels::Packing;
 use super::{LowerCx, LowerError};
 use crate::kernels::bands::Layer;
 use crate::kernels::conv::depthwise::Depthwise;
-use crate::kernels::conv::direct::Direct;
 use crate::kernels::conv::generic::{Generic, GenericAxis};
 use crate::kernels::conv::winograd::transform::Minimal;
 use crate::kernels::conv::winograd::{self, Walk, Winograd};
@@ -236,7 +235,7 @@ impl Phase {
         if self.is_narrow() {
             return Depthwise::new(cx.target(), &self.shape).is_small();
         }
-        direct_channels(&self.shape) && Direct::new(cx.target(), &self.shape, parts.in_place()).is_small()
+        direct_channels(&self.shape) && cx.direct(&self.shape, parts.in_place()).0.is_small()
     }
 
     /// Packs the weights.
@@ -273,17 +272,16 @@ fn lower_phases(
     packing.lower(cx);
     for (phase, weights) in phases.iter().zip(weights) {
         let (shape, mut args) = (&phase.shape, parts.args(cx, weights, bias)?);
-        let (kernel, tasks) = if phase.is_narrow() {
+        let call = if phase.is_narrow() {
             let depthwise = Depthwise::new(cx.target(), shape);
             cx.scratch(depthwise.scratch());
-            (depthwise.kernel(), depthwise.tasks())
+            Call::new(cx.kernel(depthwise.kernel()), &args, depthwise.tasks())
         } else {
-            let direct = Direct::new(cx.target(), shape, parts.in_place());
+            let (direct, layer) = cx.direct(shape, parts.in_place());
             cx.scratch(direct.scratch());
             args.push(cx.constant(direct.shape()));
-            (direct.kernel(), direct.tasks())
+            Call::new(cx.kernel(direct.kernel()), &args, direct.tasks()).of_layer(layer)
         };
-        let call = Call::new(cx.kernel(kernel), &args, tasks);
         cx.step(if transposed { call.with_macs(shape.macs()) } else { call });
     }
     Ok(())
@@ -401,7 +399,9 @@ fn lower_generic(
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{check, constant, sum_tolerance, tensor};
+    use crate::lower::{Algorithms, Choice, Separate, SetSource, lower_any_layout};
+    use crate::target::Target;
+    use crate::testing::{check, check_with, constant, sum_tolerance, targets, tensor};
     use nncc_ir::ops::conv::{Conv, ConvTranspose};
     use nncc_ir::ops::fused::Fused;
     use nncc_ir::pointwise::BinaryFn;
@@ -514,6 +514,59 @@ mod tests {
                 inputs.truncate(2 + usize::from(self.bias));
             }
             check(&g, &inputs, &sum_tolerance(&g, &inputs, self.terms()));
+        }
+    }
+
+    /// Each schedule that a tuner would try is followed and gives the layer's results.
+    #[test]
+    fn other_schedules_compute_the_same() {
+        let wide = Problem { bias: false, ..Problem::plain(88, 72, [7, 13]) };
+        let pointwise = Problem { kernel: vec![1, 1], pads: vec![0; 4], ..Problem::plain(40, 56, [8, 14]) };
+        let first = Problem { layouts: [Layout::RowMajor, Layout::Blocked], ..Problem::plain(3, 24, [9, 11]) };
+        for p in [wide, pointwise, first] {
+            let mut g = Graph::new("conv");
+            let y = p.add(&mut g, p.op(), &[]).expect("a valid problem");
+            g.add_output("out", y);
+            let inputs = [tensor(1, &p.dims()[0])];
+            let tolerance = sum_tolerance(&g, &inputs, p.terms());
+            for target in targets() {
+                let schedule_of = |algorithms: &Algorithms| {
+                    let plan = Separate::plan(&g).expect("a graph that can be planned");
+                    let set = SetSource { graph: &g, plan: &plan };
+                    let program = lower_any_layout("conv", &[set], std::slice::from_ref(&target), algorithms).unwrap();
+                    program.sets[0].levels[0].steps[0].layer.clone().expect("a direct convolution")
+                };
+                let own = schedule_of(&Algorithms::default());
+                let candidates = own.candidates(&target, 5);
+                assert!(candidates.len() > 1 && candidates[0] == own.schedule, "{own:?}");
+                for schedule in candidates.into_iter().skip(1) {
+                    let choices = [(own.signature.clone(), Choice::Schedule(schedule))].into_iter().collect();
+                    let algorithms = Algorithms::default().with_choices(choices);
+                    assert_eq!(schedule_of(&algorithms).schedule, schedule);
+                    check_with(&g, &inputs, &tolerance, std::slice::from_ref(&target), &algorithms);
+                }
+            }
+        }
+    }
+
+    /// What no register file holds is not followed.
+    #[test]
+    fn a_schedule_that_does_not_fit_is_left_out() {
+        let target = Target::x86_64_v3();
+        let p = Problem::plain(16, 64, [6, 30]);
+        let mut g = Graph::new("conv");
+        let y = p.add(&mut g, p.op(), &[]).expect("a valid problem");
+        g.add_output("out", y);
+        let plan = Separate::plan(&g).expect("a graph that can be planned");
+        let layer = |algorithms: &Algorithms| {
+            let set = SetSource { graph: &g, plan: &plan };
+            let program = lower_any_layout("conv", &[set], std::slice::from_ref(&target), algorithms).unwrap();
+            program.sets[0].levels[0].steps[0].layer.clone().expect("a direct convolution")
+        };
+        let own = layer(&Algorithms::default());
+        for text in ["64x30 pass 1 rows 6 rows-first", "128x1 pass 1 rows 6 rows-first"] {
+            let choices = [(own.signature.clone(), text.parse().unwrap())].into_iter().collect();
+            assert_eq!(layer(&Algorithms::default().with_choices(choices)).schedule, own.schedule);
         }
     }
 

@@ -15,6 +15,9 @@
 use super::pools::Pools;
 use super::{Algorithms, LowerError, SetSource};
 use crate::cost::{self, Cost, count::Counts};
+use crate::kernels::conv::Conv;
+use crate::kernels::conv::direct::Direct;
+use crate::kernels::conv::layer::{self, Layer};
 use crate::kir::Kernel;
 use crate::pack::Packed;
 use crate::program::{Arg, KernelId, LevelPlan, MAX_ALIGN, Step, StepResult};
@@ -123,17 +126,24 @@ pub struct Call {
     pub macs: Option<u64>,
     /// What it does, for profiles; the operator's name if empty, of a fused one its root's.
     pub label: String,
+    /// The layer that it computes, if it has a schedule.
+    pub layer: Option<Arc<Layer>>,
 }
 
 impl Call {
     /// A call with everything else left to the defaults.
     pub fn new(kernel: KernelId, args: &[Arg], tasks: usize) -> Call {
-        Call { kernel, args: args.to_vec(), tasks, macs: None, label: String::new() }
+        Call { kernel, args: args.to_vec(), tasks, macs: None, label: String::new(), layer: None }
     }
 
     /// With a label for profiles.
     pub fn labelled(self, label: impl Into<String>) -> Call {
         Call { label: label.into(), ..self }
+    }
+
+    /// With the layer that it computes.
+    pub fn of_layer(self, layer: Layer) -> Call {
+        Call { layer: Some(Arc::new(layer)), ..self }
     }
 
     /// With its number of multiply-accumulates.
@@ -322,6 +332,15 @@ impl<'s, 'a> LowerCx<'s, 'a> {
         self.level.algorithms
     }
 
+    /// The direct template for a convolution or matrix product, with the schedule chosen for it; and the layer that it is.
+    pub(super) fn direct(&self, conv: &Conv, in_place: bool) -> (Direct<'a>, Layer) {
+        let target = self.target();
+        let schedule = self.algorithms().schedule(|| layer::signature(target, conv, in_place));
+        let direct = Direct::scheduled(target, conv, in_place, schedule);
+        let layer = Layer::new(target, conv, in_place, &direct);
+        (direct, layer)
+    }
+
     /// The operator's multiply-accumulates.
     pub fn macs(&self) -> u64 {
         self.macs
@@ -473,7 +492,8 @@ impl<'s, 'a> LowerCx<'s, 'a> {
         let (kernel, args, tasks, macs) = (call.kernel, call.args, call.tasks as u64, call.macs.unwrap_or(0));
         let cost = self.level.cost(kernel, &args, tasks, bytes - weight_bytes);
         let results = Vec::new();
-        self.level.steps.push(Step { name, op, kernel, args, tasks, macs, bytes, weight_bytes, cost, results });
+        let layer = call.layer;
+        self.level.steps.push(Step { name, op, kernel, args, tasks, macs, bytes, weight_bytes, cost, layer, results });
     }
 
     /// The error for what has no kernel; `what` completes the sentence "unsupported: OPERATOR: ...".

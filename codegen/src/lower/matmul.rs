@@ -2,8 +2,8 @@
 //!
 //! | template | needs |
 //! |---|---|
-//! | [`Direct`] with packed weights | f32; b a constant of rank 2, or computed and transposed; no addend but a vector |
-//! | [`Direct`] with rows as they lie | f32; b `[.., K, N]` at run time; batch axes equal, or all of one operand's are 1 |
+//! | [`Direct`](crate::kernels::conv::direct::Direct) with packed weights | f32; b a constant of rank 2, or computed and transposed; no addend but a vector |
+//! | [`Direct`](crate::kernels::conv::direct::Direct) with rows as they lie | f32; b `[.., K, N]` at run time; batch axes equal, or all of one operand's are 1 |
 //! | [`Generic`] | nothing |
 //!
 //! A transposed a needs no copy: its rows are read where they lie, a pixel beside the other.
@@ -15,7 +15,6 @@ use super::cx::{Call, Operand};
 use super::fused::Behind;
 use super::panels::Packing;
 use super::{LowerCx, LowerError};
-use crate::kernels::conv::direct::Direct;
 use crate::kernels::conv::{Conv, Sink, Source, Weights};
 use crate::kernels::matmul::{Generic, Strides};
 use crate::kernels::window::Axis;
@@ -88,8 +87,7 @@ impl Product {
             && let Some(shape) = self.as_conv(&behind)
         {
             let in_place = behind.args.iter().any(|arg| Some(*arg) == self.y.memory());
-            let direct = Direct::new(cx.target(), &shape, in_place);
-            if direct.is_small() {
+            if cx.direct(&shape, in_place).0.is_small() {
                 return self.lower_direct(&shape, &behind, cx);
             }
         }
@@ -152,7 +150,7 @@ impl Product {
 
     fn lower_direct(&self, shape: &Conv, behind: &Behind, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
         let in_place = behind.args.iter().any(|arg| Some(*arg) == self.y.memory());
-        let direct = Direct::new(cx.target(), shape, in_place);
+        let (direct, layer) = cx.direct(shape, in_place);
         let [_, k, n] = self.extents;
         let mut packing = Packing::new();
         let weights = match shape.weights {
@@ -171,7 +169,7 @@ impl Product {
         args.push(cx.constant(direct.shape()));
         cx.scratch(direct.scratch());
         let id = cx.kernel(direct.kernel());
-        cx.step(Call::new(id, &args, direct.tasks()));
+        cx.step(Call::new(id, &args, direct.tasks()).of_layer(layer));
         Ok(())
     }
 

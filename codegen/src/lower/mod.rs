@@ -29,6 +29,7 @@
 //! | `panels` | weights for the templates: constants, or packed by a step |
 //! | [`bands`] | which layers are computed depth first, in bands of rows |
 //! | [`algorithm`] | which convolutions Winograd computes, chosen for the whole model |
+//! | [`choices`] | what a tuning table says instead |
 //! | [`placement`] | where values lie: what is asked of a memory plan |
 //! | [`pools`] | constants and kernels, each once |
 
@@ -37,6 +38,7 @@ pub mod attention;
 pub mod bands;
 mod batch_norm;
 mod chain;
+pub mod choices;
 pub mod concat;
 mod conv;
 pub mod cx;
@@ -72,6 +74,7 @@ pub mod trilu;
 mod weight_gradient;
 
 pub use algorithm::{AlgorithmOptions, Algorithms, WinogradUse};
+pub use choices::{Choice, Choices};
 pub use cx::{Call, LowerCx, Operand};
 pub use placement::{Placement, Separate};
 

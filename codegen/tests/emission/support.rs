@@ -158,6 +158,7 @@ fn affine_set(n: usize, targets: &[Target]) -> ShapeSet {
         macs: 1_000_000,
         bytes: 3 * bytes as u64,
         weight_bytes: bytes as u64,
+        layer: None,
         cost: Cost { cycles: 1234, moved: 2 * bytes as u64 },
         results: vec![StepResult {
             arg: 2,
@@ -215,6 +216,7 @@ pub fn learner(targets: Vec<Target>) -> (Program, Vec<MachineCode>) {
                 bytes: 0,
                 weight_bytes: 0,
                 cost: Cost::default(),
+                layer: None,
                 results: vec![],
             };
             let mut steps = vec![step("mul", mul, 4, [Arg::Input(0, 0), w, Arg::Output(0, 0)])];

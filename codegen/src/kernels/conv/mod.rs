@@ -8,13 +8,16 @@
 //! | [`weight_gradient`] | the gradient with respect to the weights, in forms of its own |
 //! | [`generic`] | the rest, one element at a time: other dtypes, odd groups, row-major results, any number of axes |
 //!
-//! The register tile of the direct template is chosen in [`tile`].
+//! The register tile of the direct template is chosen in [`tile`]; that and whatever else may be chosen is a [`schedule`], and
+//! [`layer`] says which others are worth a try.
 
 pub mod depthwise;
 pub mod direct;
 pub mod generic;
+pub mod layer;
 #[cfg(test)]
 mod quality;
+pub mod schedule;
 pub mod tile;
 pub mod weight_gradient;
 pub mod winograd;

@@ -46,7 +46,7 @@ pub enum Splat {
 pub const UNROLL: usize = 19 * 4;
 
 /// Panels by pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tile {
     /// Panels of output channels.
     pub panels: usize,
@@ -102,11 +102,23 @@ pub fn pixels(target: &Target, splat: Splat, panels: usize, row: usize) -> usize
     best(target, splat, panels, panels..=panels, row).1.pixels
 }
 
+/// Can a layer of these panels and rows have that tile?
+pub fn fits(target: &Target, splat: Splat, panels: usize, row: usize, tile: Tile) -> bool {
+    let lanes = target.lanes(Elem::F32).min(BLOCK);
+    (1..=panels.clamp(1, 4)).contains(&tile.panels)
+        && (1..=row.clamp(1, budget(target))).contains(&tile.pixels)
+        && registers(target, splat, tile.panels * BLOCK / lanes, tile.pixels) <= budget(target)
+}
+
+/// Registers that a tile may take. Cranelift keeps one for moves.
+fn budget(target: &Target) -> usize {
+    let cranelift = matches!(target.level, Level::X86V1 | Level::Aarch64);
+    target.vector_regs - usize::from(cranelift)
+}
+
 fn best(target: &Target, splat: Splat, panels: usize, widths: RangeInclusive<usize>, row: usize) -> (usize, Tile) {
     let lanes = target.lanes(Elem::F32).min(BLOCK);
-    // Cranelift keeps one register for moves.
-    let cranelift = matches!(target.level, Level::X86V1 | Level::Aarch64);
-    let budget = target.vector_regs - usize::from(cranelift);
+    let budget = budget(target);
     let mut best = (usize::MAX, Tile { panels: 1, pixels: 1 });
     for p in widths {
         let vectors = p * BLOCK / lanes;

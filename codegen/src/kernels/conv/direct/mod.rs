@@ -48,6 +48,7 @@ mod shape;
 mod sums;
 mod task;
 
+use super::schedule::Schedule;
 use super::tile::{self, Splat, Tile, UNROLL};
 use super::{Conv, Operands, Segment, Sink, Weights, panel_widths, segments};
 use crate::kernels::bands::Band;
@@ -104,13 +105,25 @@ impl<'a> Direct<'a> {
     /// Chooses tile, passes and tasks. `in_place` says that an operand shares the output's memory, which forbids partial sums
     /// there.
     pub fn new(target: &'a Target, conv: &Conv, in_place: bool) -> Direct<'a> {
+        Direct::scheduled(target, conv, in_place, None)
+    }
+
+    /// The same with a schedule from elsewhere, if its tile fits the layer.
+    pub fn scheduled(target: &'a Target, conv: &Conv, in_place: bool, schedule: Option<Schedule>) -> Direct<'a> {
         let mut direct = Direct::unsplit(target, &flattened(target, conv));
-        direct.choose_tasks();
+        match schedule.filter(|s| direct.takes(s.tile)) {
+            Some(Schedule { tile, pass_blocks, rows, panels_inner }) => {
+                direct.pass_blocks = pass_blocks.clamp(1, direct.blocks());
+                direct.rows = rows.clamp(1, direct.row_count().max(1));
+                (direct.tile, direct.panels_inner) = (tile, panels_inner);
+            }
+            None => direct.choose_tasks(),
+        }
         direct.keep_sums(in_place);
         direct
     }
 
-    /// The same for bands of at most `rows` rows, whose bounds another kernel chooses: see [`band`](Direct::band). `axes` say
+    /// A layer in bands of at most `rows` rows, whose bounds another kernel chooses: see [`band`](Direct::band). `axes` say
     /// what of input and output lies in memory. Passes are those of the whole layer, so that sums are the same.
     pub(crate) fn banded(target: &'a Target, whole: &Conv, axes: [Axis; 3], rows: usize, in_place: bool) -> Direct<'a> {
         let pass_blocks = Direct::unsplit(target, &flattened(target, whole)).pass_blocks;
@@ -157,8 +170,47 @@ impl<'a> Direct<'a> {
         if (in_place || self.conv.sink == Sink::Matrix) && self.sums_bytes(self.rows) <= self.most_sums() {
             self.kept = Kept::Scratch;
         } else if in_place {
-            self.pass_blocks = (self.conv.inputs / BLOCK).max(1);
+            self.pass_blocks = self.blocks();
         }
+    }
+
+    /// Full blocks of input channels; one if there is none.
+    fn blocks(&self) -> usize {
+        (self.conv.inputs / BLOCK).max(1)
+    }
+
+    /// Can the layer have that tile?
+    fn takes(&self, tile: Tile) -> bool {
+        let panels = panel_widths(self.conv.outputs).len();
+        tile::fits(self.target, self.splat, panels, self.conv.axes[2].outputs, tile)
+    }
+
+    /// How it is walked.
+    pub fn schedule(&self) -> Schedule {
+        let &Direct { tile, pass_blocks, rows, panels_inner, .. } = self;
+        Schedule { tile, pass_blocks, rows, panels_inner }
+    }
+
+    /// Schedules that may do better: each differs from this one in its tile, its passes, or its tasks.
+    pub fn alternatives(&self) -> Vec<Schedule> {
+        let own = self.schedule();
+        let (row, panels) = (self.conv.axes[2].outputs, panel_widths(self.conv.outputs).len());
+        let mut tiles: Vec<Tile> = (1..=panels.clamp(1, 4))
+            .map(|p| Tile { panels: p, pixels: tile::pixels(self.target, self.splat, p, row) })
+            .collect();
+        // One tile of a row more or less.
+        let count = self.tiles_of_a_row(own.tile.pixels);
+        let neighbours = [count + 1, count.saturating_sub(1).max(1)].map(|n| row.div_ceil(n));
+        tiles.extend(neighbours.map(|pixels| Tile { pixels, ..own.tile }));
+        let blocks = self.blocks();
+        let passes = [own.pass_blocks / 2, own.pass_blocks * 2, blocks];
+        let rows = [own.rows / 2, own.rows * 2];
+        let mut all: Vec<Schedule> = tiles.into_iter().map(|tile| Schedule { tile, ..own }).collect();
+        all.extend(passes.map(|n| Schedule { pass_blocks: n.clamp(1, blocks), ..own }));
+        all.extend(rows.map(|n| Schedule { rows: n.clamp(1, self.row_count().max(1)), ..own }));
+        all.push(Schedule { panels_inner: !own.panels_inner, ..own });
+        all.retain(|s| self.takes(s.tile));
+        all
     }
 
     /// Bytes of the sums of a task of so many rows.
@@ -186,10 +238,7 @@ impl<'a> Direct<'a> {
         let rows = self.row_count();
         let groups = self.panel_groups() * conv.groups * conv.batch;
         let wanted = (conv.macs() / LEAST).clamp(1, 16).max((conv.macs() / PLENTY).min(64)) as usize;
-        // A stride beyond the taps leaves out rows and pixels.
-        let read = |a: &Axis| a.inputs.min(a.outputs * a.taps);
-        let input = 4 * conv.groups * conv.inputs * conv.axes.iter().map(read).product::<usize>();
-        let weights = conv.groups * self.weight_bytes();
+        let (input, weights) = (self.input_bytes(), conv.groups * self.weight_bytes());
         let by_sums = match conv.sink {
             Sink::Matrix => self.sums_bytes(rows).div_ceil(self.most_sums()),
             Sink::Blocked => 1,
@@ -199,15 +248,33 @@ impl<'a> Direct<'a> {
         let most = if weights > target.l2 / 2 { tiles / (2 * USES - 1) } else { rows };
         let chunks = wanted.div_ceil(groups).min(most).max(by_sums).max(1);
         let by_cache = (2 * input).div_ceil(target.l2);
-        // Panels inside: input once, weights once a chunk unless they stay in L2. Rows inside: weights once, input once a
-        // group of panels unless it stays.
-        let reread = |bytes: usize, times: usize| if bytes <= target.l2 / 2 { bytes } else { bytes * times };
         let inner_chunks = chunks.max(by_cache).clamp(1, rows.max(1));
-        let panels_inner = input + reread(weights, inner_chunks);
-        let rows_inner = weights + reread(input, self.panel_groups());
-        self.panels_inner = panels_inner <= rows_inner;
+        self.panels_inner = self.traffic(true, inner_chunks) <= self.traffic(false, chunks);
         let chunks = if self.panels_inner { inner_chunks } else { chunks };
         self.rows = rows.div_ceil(chunks.clamp(1, rows.max(1))).max(1);
+    }
+
+    /// Bytes of the input that are read.
+    fn input_bytes(&self) -> usize {
+        // A stride beyond the taps leaves out rows and pixels.
+        let read = |a: &Axis| a.inputs.min(a.outputs * a.taps);
+        4 * self.conv.groups * self.conv.inputs * self.conv.axes.iter().map(read).product::<usize>()
+    }
+
+    /// Bytes from beyond L2. Panels inside: input once, weights once a chunk unless they stay in L2. Rows inside: weights
+    /// once, input once a group of panels unless it stays.
+    fn traffic(&self, panels_inner: bool, chunks: usize) -> usize {
+        let (input, weights) = (self.input_bytes(), self.conv.groups * self.weight_bytes());
+        let reread = |bytes: usize, times: usize| if bytes <= self.target.l2 / 2 { bytes } else { bytes * times };
+        match panels_inner {
+            true => input + reread(weights, chunks),
+            false => weights + reread(input, self.panel_groups()),
+        }
+    }
+
+    /// The same of the order and the tasks that were chosen.
+    pub fn beyond_l2(&self) -> usize {
+        self.traffic(self.panels_inner, self.chunks())
     }
 
     fn row_count(&self) -> usize {

@@ -26,7 +26,7 @@ use crate::target::Target;
 use nncc_ir::BLOCK;
 
 /// Bytes that come from beyond L2 in a cycle.
-const BYTES_A_CYCLE: f64 = 5.0;
+pub(in crate::kernels::conv) const BYTES_A_CYCLE: f64 = 5.0;
 
 /// The numbers of a 3x3 convolution that its cost depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
