@@ -164,17 +164,20 @@ pub struct Compile {
     #[arg(long, conflicts_with = "train")]
     pub tune: bool,
     /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, requires = "tune")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, requires = "tune", hide_short_help = true)]
     pub tune_seconds: f64,
     /// Use what a file knows of this machine; --tune adds to it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub tune_cache: Option<PathBuf>,
     /// List what each pass, or the one named, refused to rewrite, and why
-    #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long, value_name = "PASS", num_args = 0..=1, default_missing_value = "", hide_short_help = true)]
     pub explain: Option<String>,
     /// Print the time that each pass took
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub time_passes: bool,
+    /// Print this with every option
+    #[arg(long, action = ArgAction::HelpLong)]
+    pub help_all: Option<bool>,
 }
 
 /// `--emit`.
