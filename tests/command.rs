@@ -6,7 +6,7 @@
 #[path = "support/command.rs"]
 mod command;
 
-use command::{Folder, nncc};
+use command::{Folder, done, lenet, nncc};
 use nncc::{DType, Model, Tensor, arrays};
 use nncc_codegen::emit::abi;
 use onnx_protobuf::{Message, ModelProto, tensor_shape_proto, type_proto};
@@ -19,21 +19,6 @@ fn names(folder: &Folder) -> Vec<String> {
     let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
-}
-
-fn lenet(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/networks").join(format!("lenet5.{file}"));
-    assert!(path.exists(), "{}: missing; write it with: python tools/networks.py target/networks", path.display());
-    path.to_str().expect("the project's path is UTF-8").to_string()
-}
-
-/// Runs the command, which must succeed and, as nothing here is a terminal, say nothing beside its result.
-#[track_caller]
-fn done(args: &[&str]) -> String {
-    let output = nncc(args);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && complaint.is_empty(), "nncc {args:?}: {}\n{complaint}", output.status);
-    String::from_utf8(output.stdout).expect("the command prints UTF-8")
 }
 
 /// Runs the command, which must fail with this exit code and message.

@@ -4,23 +4,9 @@
 #[path = "support/command.rs"]
 mod command;
 
-use command::{Folder, nncc};
+use command::{Folder, done, lenet, nncc};
 use nncc::{Model, arrays};
 use std::path::Path;
-
-fn lenet(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/networks").join(format!("lenet5.{file}"));
-    assert!(path.exists(), "{}: missing; write it with: python tools/networks.py target/networks", path.display());
-    path.to_str().expect("the project's path is UTF-8").to_string()
-}
-
-#[track_caller]
-fn done(args: &[&str]) -> String {
-    let output = nncc(args);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && complaint.is_empty(), "nncc {args:?}: {}\n{complaint}", output.status);
-    String::from_utf8(output.stdout).expect("the command prints UTF-8")
-}
 
 /// The largest difference from the float64 result, as a share of its range.
 fn distance(library: &str) -> f64 {

@@ -19,7 +19,7 @@ use super::bands::Band;
 use super::conv::generic::element;
 use super::isa_name;
 use super::pointwise::elem_of;
-use super::window::{Axis, Run, TapGroup, div_rem, first_line};
+use super::window::{Axis, Run, TapGroup, div_rem, first_line, full_or_edge};
 use crate::kir::{ArgDecl, Builder, Elem, FloatCc, I64, Index, IntCc, Kernel, Type, Value};
 use crate::math;
 use crate::target::Target;
@@ -207,21 +207,12 @@ impl Blocked<'_> {
 
     /// A band of one block of channels.
     fn block(&self, b: &mut Builder, operands: &Operands, band: &Band, block: Value) {
-        let full = self.channels / BLOCK;
-        let edge = padded_channels(self.channels) - full * BLOCK;
-        match (full, edge) {
-            (_, 0 | BLOCK) => self.band_rows(b, operands, band, block, BLOCK),
-            (0, edge) => self.band_rows(b, operands, band, block, edge),
-            (full, edge) => {
-                let bound = b.i64(full as i64);
-                let is_full = b.icmp(IntCc::LtS, block, bound);
-                b.branch(
-                    is_full,
-                    |b| self.band_rows(b, operands, band, block, BLOCK),
-                    |b| self.band_rows(b, operands, band, block, edge),
-                );
-            }
-        }
+        let edge = padded_channels(self.channels) - self.channels / BLOCK * BLOCK;
+        // An edge may be as wide as the others.
+        let full = if edge == BLOCK { self.blocks() } else { self.channels / BLOCK };
+        full_or_edge(b, block, full, self.blocks(), |b, is_full| {
+            self.band_rows(b, operands, band, block, if is_full { BLOCK } else { edge });
+        });
     }
 
     /// The rows of a band in a block of `width` channels.

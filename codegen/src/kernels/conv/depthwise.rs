@@ -27,8 +27,8 @@ use super::{Conv, Operands};
 use crate::kernels::bands::Band;
 use crate::kernels::epilogue::Site;
 use crate::kernels::isa_name;
-use crate::kernels::window::{Run, along, div_rem, first_line, line_place};
-use crate::kir::{ArgDecl, Builder, Elem, IntCc, Kernel, Type, Value};
+use crate::kernels::window::{Run, along, div_rem, first_line, full_or_edge, line_place};
+use crate::kir::{ArgDecl, Builder, Elem, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::{BLOCK, padded_channels};
 
@@ -134,22 +134,12 @@ impl<'a> Depthwise<'a> {
 
     /// A band of one block of channels.
     fn block(&self, b: &mut Builder, operands: &Operands, band: &Band, block: Value) {
-        let full = self.channels() / BLOCK;
-        let edge = padded_channels(self.channels()) - full * BLOCK;
-        match (full, edge) {
-            (_, 0) => self.rows(b, operands, band, block, BLOCK),
-            (0, edge) => self.rows(b, operands, band, block, edge),
-            (full, BLOCK) if full > 0 => self.rows(b, operands, band, block, BLOCK),
-            (full, edge) => {
-                let bound = b.i64(full as i64);
-                let is_full = b.icmp(IntCc::LtS, block, bound);
-                b.branch(
-                    is_full,
-                    |b| self.rows(b, operands, band, block, BLOCK),
-                    |b| self.rows(b, operands, band, block, edge),
-                );
-            }
-        }
+        let edge = padded_channels(self.channels()) - self.channels() / BLOCK * BLOCK;
+        // An edge may be as wide as the others.
+        let full = if edge == BLOCK { self.blocks() } else { self.channels() / BLOCK };
+        full_or_edge(b, block, full, self.blocks(), |b, is_full| {
+            self.rows(b, operands, band, block, if is_full { BLOCK } else { edge });
+        });
     }
 
     /// The rows of a band, in a block of `width` channels.
