@@ -2,7 +2,7 @@
 //!
 //! A kernel is structured: loops are counted and what their bounds and conditions depend on are integers that are known while
 //! compiling (the number of tasks, constants, channel counts that stand in a constant operand). So nothing is executed: each
-//! straight piece of code gets its cycles once, from [`ports`](super::ports), and the walk multiplies.
+//! straight piece of code gets its cycles once, from [`ports`], and the walk multiplies.
 //!
 //! ```text
 //! straight piece       cycles of the resource that it occupies longest
