@@ -65,6 +65,8 @@ pub(crate) fn check(reader: &mut (impl BufRead + Seek), len: u64) -> Result<(), 
                 length
             }
             5 => 4,
+            // The parser would read over a group, fields without a length before them, and go on behind it.
+            3 => return Err(format!("field {} is a group, which ONNX has none of", tag >> 3)),
             _ => return Ok(()),
         };
         let left = end.saturating_sub(walk.at);
@@ -134,9 +136,16 @@ mod tests {
         assert_eq!(checked(&huge), Err(format!("a field of {} bytes where 0 are left", i64::MAX)));
     }
 
+    /// An empty group of the graph, and behind it a tensor with a long array in a short file.
+    #[test]
+    fn nothing_is_behind_a_group() {
+        let file = [0x3a, 10, 0x73, 0x74, 0x2a, 6, 0x22, 0xff, 0xff, 0xff, 0x7f, 0];
+        assert_eq!(checked(&file), Err("field 14 is a group, which ONNX has none of".into()));
+    }
+
     #[test]
     fn what_is_no_field_is_left_to_the_parser() {
-        assert_eq!(checked(&[0x0b]), Ok(())); // a group
+        assert_eq!(checked(&[0x0c]), Ok(())); // the end of a group
         assert_eq!(checked(&[0x3a]), Ok(())); // no length
         assert_eq!(checked(&[0xff; 11]), Ok(())); // no number
         assert_eq!(checked(b"\x7fELF"), Ok(())); // wire type 7
