@@ -22,7 +22,6 @@
 //! Limits: reads only, in sequence; a mix with writes is slower on most machines. The sizes come from the target, so a
 //! target whose caches are guessed measures something in between.
 
-use crate::cost::Cost;
 use crate::kir::{ArgDecl, BinaryOp, Builder, Elem, Kernel, Type};
 use crate::program::{
     Arg, Const, ConstData, ConstId, KernelId, LevelPlan, MAX_ALIGN, Port, Program, ProgramKernel, Purpose,
@@ -123,19 +122,8 @@ pub fn probes(target: &Target, threads: u32) -> (Program, Vec<Probe>) {
 
 /// One task a thread; what each computed goes into the output, lest a kernel that computes nothing be none.
 fn step(name: &str, kernel: usize, threads: usize, operand: Arg) -> Step {
-    Step {
-        name: name.into(),
-        op: "probe".into(),
-        kernel: KernelId(kernel as u32),
-        args: vec![operand, Arg::Output(0, 0)],
-        tasks: threads as u64,
-        macs: 0,
-        bytes: 0,
-        weight_bytes: 0,
-        cost: Cost::default(),
-        layer: None,
-        results: vec![],
-    }
+    let args = vec![operand, Arg::Output(0, 0)];
+    Step::bare(name, "probe", KernelId(kernel as u32), args, threads as u64)
 }
 
 /// As many as the registers hold beside the factor and a product: at least 12, where 2 pipes x 4 or 5 cycles want 10.

@@ -249,19 +249,7 @@ mod tests {
         let states = lay_out(&sources(), &mut |_| ConstId(0)).expect("small");
         let port = |name: &str| Port { name: name.into(), dtype: DType::F32, shape: vec![3] };
         let args = vec![Arg::Input(0, 4), Arg::Input(1, 4), Arg::Input(2, 0), Arg::Output(0, 8), Arg::Output(1, 8)];
-        let step = crate::program::Step {
-            name: String::new(),
-            op: String::new(),
-            kernel: crate::program::KernelId(0),
-            args,
-            tasks: 1,
-            macs: 0,
-            bytes: 0,
-            weight_bytes: 0,
-            cost: crate::cost::Cost::default(),
-            layer: None,
-            results: vec![],
-        };
+        let step = crate::program::Step::bare("", "", crate::program::KernelId(0), args, 1);
         let plan = crate::program::LevelPlan {
             level: crate::target::Level::Aarch64,
             steps: vec![step],

@@ -196,13 +196,13 @@ const fn entry(
 
 /// A function of libraries that learn.
 const fn learning(
-    entry: Entry,
+    which: Entry,
     name: &'static str,
     ret: C,
     params: &'static [(C, &'static str)],
     doc: &'static [&'static str],
 ) -> EntryDef {
-    EntryDef { entry, name, model_name: name, ret, params, doc, learns: true }
+    EntryDef { learns: true, ..entry(which, name, ret, params, doc) }
 }
 
 /// The functions that a library exports.

@@ -1,8 +1,10 @@
 //! C and C++ programs that include the generated header and call the library.
 
 use crate::support::*;
+use nncc_codegen::backend::MachineCode;
 use nncc_codegen::emit::{self, EmitOptions};
 use nncc_codegen::program::Program;
+use nncc_codegen::target::Target;
 use std::path::Path;
 use std::process::Command;
 
@@ -35,42 +37,33 @@ fn c_driver_passes_on_each_machine() {
     }
 }
 
-/// Imports nothing, so it links and runs without libc.
-#[test]
-fn freestanding_library_runs_without_libc() {
+/// Links a program with a freestanding object, which imports nothing, and runs it without libc on every machine.
+fn runs_without_libc(name: &str, make: fn(Vec<Target>) -> (Program, Vec<MachineCode>), program_source: &str) {
     for machine in machines() {
-        let dir = TempDir::new(&format!("freestanding-{}", machine.targets[0].level.name()));
-        let (program, code) = affine(machine.targets.clone());
+        let dir = TempDir::new(&format!("{program_source}-{}", machine.targets[0].level.name()));
+        let (program, code) = make(machine.targets.clone());
         let options = EmitOptions { freestanding: true, ..Default::default() };
-        let object = dir.0.join("affine.o");
+        let object = dir.0.join(format!("{name}.o"));
         let emitted = emit::emit_object(&program, &code, &options, &object).unwrap();
-        std::fs::write(dir.0.join("affine.h"), emit::header(&program, &options, &emitted)).unwrap();
+        std::fs::write(dir.0.join(format!("{name}.h")), emit::header(&program, &options, &emitted)).unwrap();
         let driver = dir.0.join("driver");
         let mut cc = Command::new(machine.cc);
         cc.arg("-std=c11").args(WARNINGS).args(["-O1", "-ffp-contract=off", "-ffreestanding", "-fno-builtin"]);
         cc.args(["-fno-stack-protector", "-nostdlib", "-static"]).arg("-I").arg(&dir.0);
-        run(cc.arg(source("freestanding.c")).arg(&object).arg("-o").arg(&driver));
+        run(cc.arg(source(program_source)).arg(&object).arg("-o").arg(&driver));
         run(&mut on(&machine, &driver));
     }
 }
 
-/// A library that learns, in a program without libc: see learning.c.
+#[test]
+fn freestanding_library_runs_without_libc() {
+    runs_without_libc("affine", affine, "freestanding.c");
+}
+
+/// A library that learns: see learning.c.
 #[test]
 fn states_in_right_and_wrong_calls() {
-    for machine in machines() {
-        let dir = TempDir::new(&format!("learning-{}", machine.targets[0].level.name()));
-        let (program, code) = learner(machine.targets.clone());
-        let options = EmitOptions { freestanding: true, ..Default::default() };
-        let object = dir.0.join("learner.o");
-        let emitted = emit::emit_object(&program, &code, &options, &object).unwrap();
-        std::fs::write(dir.0.join("learner.h"), emit::header(&program, &options, &emitted)).unwrap();
-        let driver = dir.0.join("driver");
-        let mut cc = Command::new(machine.cc);
-        cc.arg("-std=c11").args(WARNINGS).args(["-O1", "-ffp-contract=off", "-ffreestanding", "-fno-builtin"]);
-        cc.args(["-fno-stack-protector", "-nostdlib", "-static"]).arg("-I").arg(&dir.0);
-        run(cc.arg(source("learning.c")).arg(&object).arg("-o").arg(&driver));
-        run(&mut on(&machine, &driver));
-    }
+    runs_without_libc("learner", learner, "learning.c");
 }
 
 /// Archives of two models link into one C program and one C++ program.

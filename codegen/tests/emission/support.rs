@@ -206,19 +206,7 @@ pub fn learner(targets: Vec<Target>) -> (Program, Vec<MachineCode>) {
     let set = |purpose: Purpose, input_count: usize, output_count: usize| {
         let plan = |(level, target): (usize, &Target)| {
             let (mul, add) = (KernelId(2 * level as u32), KernelId(2 * level as u32 + 1));
-            let step = |name: &str, kernel, tasks, args: [Arg; 3]| Step {
-                name: name.into(),
-                op: name.into(),
-                kernel,
-                args: args.into(),
-                tasks,
-                macs: 0,
-                bytes: 0,
-                weight_bytes: 0,
-                cost: Cost::default(),
-                layer: None,
-                results: vec![],
-            };
+            let step = |name: &str, kernel, tasks, args: [Arg; 3]| Step::bare(name, name, kernel, args.into(), tasks);
             let mut steps = vec![step("mul", mul, 4, [Arg::Input(0, 0), w, Arg::Output(0, 0)])];
             if output_count > 1 {
                 steps.push(step("sum", mul, 1, [Arg::Input(1, 0), w, Arg::Output(1, 0)]));
