@@ -311,14 +311,30 @@ impl CompiledStep {
 }
 
 impl Part {
-    /// Runs the graph: `between` stands between the batch and the states. What it writes takes the place of what was, which
-    /// goes to the second of `values`. Gives the outputs before the states.
+    /// Runs the graph. What it writes takes the place of what was, which goes to the second of `values`. Gives the outputs
+    /// before the states.
     fn run(
         &self,
         batch: &Batch,
         between: &[nncc_runtime::Tensor],
         [now, next]: &mut [Vec<nncc_runtime::Tensor>; 2],
     ) -> Result<Vec<nncc_runtime::Tensor>, StepError> {
+        let (results, ()) = self.bound(batch, between, [now, next], Model::run_into)?;
+        for &i in &self.writes {
+            std::mem::swap(&mut now[i], &mut next[i]);
+        }
+        Ok(results)
+    }
+
+    /// Gives `run` the graph's inputs, of which `between` stands between the batch and the states, and memory for all outputs.
+    /// Gives the outputs before the states, and what `run` gave.
+    fn bound<R>(
+        &self,
+        batch: &Batch,
+        between: &[nncc_runtime::Tensor],
+        [now, next]: [&mut Vec<nncc_runtime::Tensor>; 2],
+        run: impl FnOnce(&Model, &[TensorView<'_>], &mut [TensorViewMut<'_>]) -> Result<R, Error>,
+    ) -> Result<(Vec<nncc_runtime::Tensor>, R), StepError> {
         let failed = |e: Error| StepError(e.to_string());
         let states = between.iter().chain(self.reads.iter().map(|&i| &now[i])).map(nncc_runtime::Tensor::view);
         let data = [view(&batch.inputs)?, view(&batch.targets)?];
@@ -326,11 +342,8 @@ impl Part {
         let mut results = self.model.outputs_for(&inputs, self.outputs).map_err(failed)?;
         let mut outputs: Vec<TensorViewMut<'_>> =
             results.iter_mut().chain(self.written(next)).map(nncc_runtime::Tensor::view_mut).collect();
-        self.model.run_into(&inputs, &mut outputs).map_err(failed)?;
-        for &i in &self.writes {
-            std::mem::swap(&mut now[i], &mut next[i]);
-        }
-        Ok(results)
+        let given = run(&self.model, &inputs, &mut outputs).map_err(failed)?;
+        Ok((results, given))
     }
 
     /// The states that it writes, in order.

@@ -3,8 +3,8 @@
 //! Gradients' norms are outputs of the step. Weights and their changes are read from the states, of which there are the old
 //! and the new ones; activations from a run that shows its values, which costs time and is done once in a while.
 
-use super::{CompiledStep, Part, view};
-use crate::Error;
+use super::{CompiledStep, Part};
+use crate::Model;
 use nncc_ir::{Data, Tensor};
 use nncc_passes::training::StateKind;
 use nncc_runtime::{TensorView, TensorViewMut};
@@ -118,14 +118,10 @@ impl Part {
         [now, next]: &mut [Vec<nncc_runtime::Tensor>; 2],
         look: impl Fn(&str, &str, &dyn Fn() -> Option<Tensor>) -> Option<T> + Send + 'static,
     ) -> Result<Vec<T>, StepError> {
-        let failed = |e: Error| StepError(e.to_string());
-        let states = between.iter().chain(self.reads.iter().map(|&i| &now[i])).map(nncc_runtime::Tensor::view);
-        let data = [view(&batch.inputs)?, view(&batch.targets)?];
-        let inputs: Vec<TensorView<'_>> = data.into_iter().chain(states).collect();
-        let mut results = self.model.outputs_for(&inputs, self.outputs).map_err(failed)?;
-        let mut outputs: Vec<TensorViewMut<'_>> =
-            results.iter_mut().chain(self.written(next)).map(nncc_runtime::Tensor::view_mut).collect();
-        self.model.run_looking(&inputs, &mut outputs, look).map_err(failed)
+        let run = |model: &Model, inputs: &[TensorView<'_>], outputs: &mut [TensorViewMut<'_>]| {
+            model.run_looking(inputs, outputs, look)
+        };
+        self.bound(batch, between, [now, next], run).map(|(_, looked)| looked)
     }
 }
 
