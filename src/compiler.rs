@@ -18,6 +18,7 @@ use nncc_codegen::target::Target;
 use nncc_codegen::{cost, emit};
 use nncc_frontend::ImportOptions;
 use nncc_ir::{Dim, Graph, Op, Tensor};
+use nncc_passes::recompute::{self, Recompute, Trade};
 use nncc_passes::{MemoryPlan, OptLevel, PassCx};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -315,9 +316,15 @@ impl Compiler {
     }
 
     /// Passes and memory plan of one graph whose shapes are known.
-    pub(crate) fn optimize(
+    pub(crate) fn optimize(&self, graph: Graph, times: &mut Vec<(&'static str, Duration)>) -> Result<SetGraph, Error> {
+        self.optimize_step(graph, Recompute::None, times)
+    }
+
+    /// The same for a step of training, of which values may be computed again.
+    pub(crate) fn optimize_step(
         &self,
         mut graph: Graph,
+        how: Recompute,
         times: &mut Vec<(&'static str, Duration)>,
     ) -> Result<SetGraph, Error> {
         let mut cx = PassCx::new(nncc_passes::Options { level: self.opt_level, ..Default::default() });
@@ -326,10 +333,10 @@ impl Compiler {
         let bands = bands::join(&mut graph, &self.targets()?, self.in_bands());
         let bands = bands.map_err(|e| Error::Internal(e.to_string()))?;
         times.push(("bands", start.elapsed()));
-        let plan = nncc_passes::plan_memory(&graph, &mut cx)?;
+        let (plan, trade) = recompute::plan(&mut graph, how, &mut cx)?;
         times.extend(cx.reports.iter().map(|r| (r.pass, r.time)));
         info!("optimized: {} operators, an arena of {} bytes", operators(&graph), plan.arena_bytes);
-        Ok(SetGraph { graph, plan, bands, refusals: cx.refusals.iter().map(ToString::to_string).collect() })
+        Ok(SetGraph { graph, plan, bands, trade, refusals: cx.refusals.iter().map(ToString::to_string).collect() })
     }
 
     /// The memory plan of the first shape set, without code.
@@ -440,6 +447,8 @@ pub(crate) struct SetGraph {
     graph: Graph,
     plan: MemoryPlan,
     bands: Vec<String>,
+    /// Work for memory, if that was asked for.
+    trade: Option<Trade>,
     refusals: Vec<String>,
 }
 
@@ -538,6 +547,7 @@ impl Compiled {
             Text::Plan => {
                 for s in &self.sets {
                     out += &format!("{}\n", s.plan.to_text(&s.graph));
+                    out.extend(s.trade.iter().map(Trade::to_text));
                     out.extend(s.bands.iter().map(|line| format!("{line}\n")));
                 }
                 out += &self.algorithms.to_text();

@@ -82,6 +82,7 @@ impl From<PassError> for Error {
     fn from(e: PassError) -> Error {
         match e {
             PassError::UnknownSize { .. } => Error::Unknown(e.to_string()),
+            PassError::TooLarge { .. } => Error::Usage(e.to_string()),
             e => Error::Internal(e.to_string()),
         }
     }

@@ -17,6 +17,7 @@ use crate::{Compiler, Error};
 use nncc_codegen::program::Purpose;
 use nncc_codegen::state::{Binding, InputUse, Role, StateSource};
 use nncc_ir::Graph;
+use nncc_passes::Recompute;
 use nncc_passes::training::{State, StateKind, TrainingGraph, TrainingOptions, inference, training_step};
 use std::path::Path;
 
@@ -59,7 +60,8 @@ impl Compiler {
         let mut sets: Vec<SetGraph> = Vec::new();
         let mut bindings = Vec::new();
         let mut add = |graph: Graph, binding: Binding| -> Result<(), Error> {
-            sets.push(self.optimize(graph, &mut times)?);
+            let how = if binding.purpose == Purpose::Step { options.recompute } else { Recompute::None };
+            sets.push(self.optimize_step(graph, how, &mut times)?);
             bindings.push(binding);
             Ok(())
         };

@@ -17,6 +17,7 @@ use crate::{Compiler, Error, Model};
 pub use nncc_frontend::Model as ModelFile;
 use nncc_frontend::export;
 use nncc_ir::{Data, Graph, Tensor};
+pub use nncc_passes::Recompute;
 use nncc_passes::training::{EvaluationGraph, State, StateKind, TrainingGraph, evaluation_graph, training_step};
 pub use nncc_passes::training::{Group, Loss, Optimizer, Parameter, TrainingOptions};
 use nncc_runtime::{TensorView, TensorViewMut};
@@ -100,8 +101,9 @@ impl Compiler {
             let (gather, places) = gather.map(|g| (g.graph, (g.reads, g.writes))).unzip();
             let (steps, measured) = (batches.step.contains(&size), batches.evaluation.contains(&size));
             let parts = [Some(step).filter(|_| steps), gather.filter(|_| steps), Some(evaluation).filter(|_| measured)];
-            for (set, graph) in sets.iter_mut().zip(parts) {
-                set.extend(graph.map(|g| self.optimize(g, &mut times)).transpose()?);
+            let recompute = [options.recompute, options.recompute, Recompute::None];
+            for ((set, graph), how) in sets.iter_mut().zip(parts).zip(recompute) {
+                set.extend(graph.map(|g| self.optimize_step(g, how, &mut times)).transpose()?);
             }
             // states, places and notes are the same for every size
             described.get_or_insert((states, places, loss, notes, watched, rectified));

@@ -387,3 +387,38 @@ fn what_does_not_fit_is_said() {
     arrays::write_npz(&folder.path("label.npz"), [("x", &x), ("y", &y)]).unwrap();
     refused(&["train", &model, "--data", &folder.file("label.npz")], "label.npz");
 }
+
+#[test]
+fn values_computed_again_change_no_bit() {
+    let folder = Folder::new("recomputes");
+    let data = folder.pictures("data.npz", 40, 1);
+    for arch in ["resnet20", "spp"] {
+        let model = folder.network(arch);
+        let run = |how: &str| {
+            let out = folder.file("out.onnx");
+            let args = ["train", &model, "--data", &data, "--epochs", "2", "--batch-size", "16", "--recompute", how];
+            succeeds(&[&args[..], &["--accumulate", "2", "-o", &out]].concat());
+            std::fs::read(out).unwrap()
+        };
+        let plain = run("none");
+        assert!(plain == run("auto"), "{arch}: another result");
+        let plan = |how: &str| {
+            let args =
+                ["--train", "--batch-size", "16", "--target-cpu", "native", "--emit", "plan", "--recompute", how];
+            succeeds(&[&[&model[..]][..], &args].concat())
+        };
+        let arena = |plan: &str| plan.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok()).expect("arena N bytes");
+        let (most, auto) = (plan("none"), plan("auto"));
+        assert!(!most.contains("recomputed: ") && auto.contains("recomputed: "), "{auto}");
+        assert!(arena(&auto) < arena(&most), "{arch}: {} and {}", arena(&auto), arena(&most));
+        let limit = arena(&auto).to_string();
+        assert!(plain == run(&limit), "{arch}: another result");
+        assert!(arena(&plan(&limit)) <= arena(&auto));
+    }
+    let model = folder.network("resnet20");
+    refused(&["train", &model, "--data", &data, "--recompute", "1k", "-o", &folder.file("x.onnx")], "an arena of ");
+    refused(
+        &["train", &model, "--data", &data, "--recompute", "much", "-o", &folder.file("x.onnx")],
+        "--recompute much",
+    );
+}

@@ -26,9 +26,11 @@ pub mod pass;
 pub mod pipeline;
 pub mod plan_memory;
 pub mod recognise;
+pub mod recompute;
 pub mod rewrite;
 pub mod separate_outputs;
 pub mod sink;
+pub mod split_batch_norm;
 pub mod training;
 mod weights;
 
@@ -36,4 +38,5 @@ pub use autodiff::{AutodiffError, backpropagate, differentiate};
 pub use pass::{Observer, OptLevel, Options, Pass, PassCx, PassError, PassReport};
 pub use pipeline::{PIPELINE, optimize};
 pub use plan_memory::{MemoryPlan, Place, plan_memory};
+pub use recompute::Recompute;
 pub use rewrite::Refusal;

@@ -33,7 +33,8 @@ pub struct Pass {
     pub run: fn(&mut Graph, &mut PassCx) -> Result<usize, PassError>,
 }
 
-/// A pass that could not do its work. All but [`PassError::UnknownSize`] are bugs of nncc: no model causes one.
+/// A pass that could not do its work. All but [`PassError::UnknownSize`] and [`PassError::TooLarge`] are bugs of nncc: no model
+/// causes one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PassError {
     /// The verifier found the graph broken after a pass.
@@ -69,6 +70,14 @@ pub enum PassError {
         value: String,
         /// Its type.
         ty: String,
+    },
+    /// The memory asked for is not enough, even where values are computed again.
+    #[error("the step needs an arena of {least} bytes even with what can be computed again, and {limit} are allowed")]
+    TooLarge {
+        /// The smallest arena that was found.
+        least: usize,
+        /// The largest allowed.
+        limit: usize,
     },
     /// The memory plan is wrong.
     #[error("bug in nncc: plan-memory: {0}")]

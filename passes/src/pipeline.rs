@@ -10,6 +10,7 @@ pub const PIPELINE: &[Pass] = &[
     canonicalize::PASS,          // one spelling for each idea, so that every later pattern is written once
     fold_constants::PASS,        // weights that are computed become weights, which the folds below need
     cse::PASS,                   // before patterns: two equal values have two users, one value looks shared
+    split_batch_norm::PASS,      // early: its elementwise half is as good a neighbour as any
     recognise::PASS,             // before sinking and fusing, which would tear the patterns apart
     sink::PASS,                  // brings scale, shift and activation next to the product that they follow
     fold_pad::PASS,              // before batch norms: a padded convolution cannot take the one before it

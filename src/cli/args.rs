@@ -409,7 +409,7 @@ pub struct Train {
 
 /// Keys that `--help` leaves to `--help-all`, so that it fits a screen.
 fn without_rare_keys(arg: Arg) -> Arg {
-    const RARE: [&str; 25] = [
+    const RARE: [&str; 26] = [
         "ensemble",
         "json",
         "k_fold",
@@ -432,6 +432,7 @@ fn without_rare_keys(arg: Arg) -> Arg {
         "warmup_start",
         "plateau",
         "accumulate",
+        "recompute",
         "monitor",
         "watch",
         "checkpoint_updates",

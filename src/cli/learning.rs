@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The recipe's keys that a step is compiled from.
-const COMPILED: [&str; 12] = [
+const COMPILED: [&str; 13] = [
     "loss",
     "class_weights",
     "optim",
@@ -22,6 +22,7 @@ const COMPILED: [&str; 12] = [
     "average",
     "freeze",
     "lr_scale",
+    "recompute",
 ];
 
 /// What a library that learns is compiled from.

@@ -146,6 +146,9 @@ pub fn options(recipe: &Recipe, loss: Loss) -> Result<(TrainingOptions, f64), Er
     options.l1 = recipe.l1.unwrap_or(0.0);
     options.l2 = recipe.l2.unwrap_or(0.0);
     options.average = recipe.average;
+    if let Some(how) = &recipe.recompute {
+        options.recompute = how.parse().map_err(|e| Error::Usage(format!("--recompute {how}: {e}")))?;
+    }
     let group = |text: &str| Group { pattern: NamePattern::new(text), rate: 1.0, weight_decay: None, frozen: false };
     options.groups = recipe.freeze.iter().flatten().map(|text| Group { frozen: true, ..group(text) }).collect();
     for text in recipe.lr_scale.iter().flatten() {

@@ -158,6 +158,10 @@ pub struct Recipe {
     /// Batches whose gradients make one update [default: 1]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub accumulate: Option<u32>,
+    /// Values computed again to save memory: none, auto (for at most a tenth more work), or as many as a step needs for at most so
+    /// many bytes (K, M, G: powers of 1024) [default: none]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "HOW"))]
+    pub recompute: Option<String>,
     /// Of all randomness [default: 1]
     #[cfg_attr(feature = "clap", arg(long, value_name = "S"))]
     pub seed: Option<u32>,

@@ -306,7 +306,7 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::Softmax(op) => softmax::lower(op, cx),
         Op::LogSoftmax(op) => softmax::lower_log(op, cx),
         Op::BatchNorm(op) => norm::lower_batch(op, cx),
-        Op::BatchNormTraining(op) => batch_norm::lower(op, cx),
+        Op::BatchNormStatistics(op) => batch_norm::lower(op, cx),
         Op::Dropout(op) => dropout::lower(op, cx),
         Op::InstanceNorm(op) => norm::lower_instance(op, cx),
         Op::GroupNorm(op) => norm::lower_group(op, cx),

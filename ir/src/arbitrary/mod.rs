@@ -304,6 +304,7 @@ mod tests {
             "max_pool_gradient",
             "average_pool_gradient",
             "batch_norm_training",
+            "batch_norm_statistics",
             "dropout",
             "einsum",
             "resize_gradient",

@@ -11,6 +11,10 @@
 //! normalise by that of the population. With one element a channel there is no unbiased variance; that is an error, as in
 //! PyTorch. The inference form is [`BatchNorm`](super::norm::BatchNorm).
 //!
+//! [`BatchNormTraining`] is the whole, which has the gradient. [`BatchNormStatistics`] is what it measures, down to one factor
+//! and one addend a channel, with which the rest is elementwise: a pass takes the whole apart, so that normalising fuses with
+//! what follows.
+//!
 //! Sources: Ioffe & Szegedy, Batch Normalization, 2015; ONNX BatchNormalization-15; torch.nn.BatchNorm2d.
 
 use crate::op::{EvalError, Operator, TypeError};
@@ -34,24 +38,44 @@ operator_attrs! {
     }
 }
 
-impl Operator for BatchNormTraining {
-    const NAME: &'static str = "batch_norm_training";
+operator_attrs! {
+    /// The operands of [`BatchNormTraining`] `-> (factor: T[C], addend: T[C], running_mean': T[C], running_var': T[C], mean: T[C],
+    /// inverse: T[C])` with `factor = scale * inverse` and `addend = bias - mean * factor`, so that `y = x * factor + addend`.
+    pub struct BatchNormStatistics {
+        /// Added to the variance.
+        pub epsilon: f64,
+        /// The share of the running averages that stays.
+        pub momentum: f64,
+        /// Whether the running variance averages unbiased variances.
+        pub unbiased: bool,
+    }
+}
+
+impl From<&BatchNormTraining> for BatchNormStatistics {
+    fn from(op: &BatchNormTraining) -> BatchNormStatistics {
+        let BatchNormTraining { epsilon, momentum, unbiased } = *op;
+        BatchNormStatistics { epsilon, momentum, unbiased }
+    }
+}
+
+impl Operator for BatchNormStatistics {
+    const NAME: &'static str = "batch_norm_statistics";
 
     fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
-        let y = infer_per_channel(inputs, ["scale", "bias", "running_mean", "running_var"], 1)?.remove(0);
-        let vector = TensorType { dtype: y.dtype, shape: vec![y.shape.get(1).cloned().unwrap_or(1.into())] };
-        let elements = y.shape.iter().enumerate().filter(|(a, _)| *a != 1).map(|(_, d)| d.size());
+        let x = infer_per_channel(inputs, ["scale", "bias", "running_mean", "running_var"], 1)?.remove(0);
+        let vector = TensorType { dtype: x.dtype, shape: vec![x.shape.get(1).cloned().unwrap_or(1.into())] };
+        let elements = x.shape.iter().enumerate().filter(|(a, _)| *a != 1).map(|(_, d)| d.size());
         if self.unbiased && elements.clone().all(|d| d == Some(1)) {
-            return type_err!("one element a channel has no variance: x is {y}");
+            return type_err!("one element a channel has no variance: x is {x}");
         }
-        Ok([vec![y], vec![vector; 4]].concat())
+        Ok(vec![vector; 6])
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
-        let dims = output_dims(self, inputs)?;
+        let vectors = output_dims(self, inputs)?;
         let ([x, scale, bias, running_mean, running_var], []) = tensors(inputs)?;
-        let channels = dims.get(1).copied().unwrap_or(1);
-        let plane: usize = dims.iter().skip(2).product();
+        let channels = vectors.iter().product::<usize>();
+        let plane: usize = x.dims().iter().skip(2).product();
         let of = |i: usize| i / plane.max(1) % channels.max(1);
         let mut v = x.to_f64();
         let n = (v.len() / channels.max(1)) as f64;
@@ -64,20 +88,40 @@ impl Operator for BatchNormTraining {
         v.iter_mut().enumerate().for_each(|(i, x)| *x -= mean[of(i)]);
         let var = average(&v.iter().map(|x| x * x).collect::<Vec<_>>());
         let inverse: Vec<f64> = var.iter().map(|v| 1.0 / (v + self.epsilon).sqrt()).collect();
-        let (scale, bias) = (scale.to_f64(), bias.to_f64());
-        v.iter_mut().enumerate().for_each(|(i, x)| *x = *x * inverse[of(i)] * scale[of(i)] + bias[of(i)]);
+        let factor: Vec<f64> = scale.to_f64().iter().zip(&inverse).map(|(s, r)| s * r).collect();
+        let addend: Vec<f64> = (0..).zip(bias.to_f64()).map(|(c, b): (usize, f64)| b - mean[c] * factor[c]).collect();
         let correction = if self.unbiased { n / (n - 1.0) } else { 1.0 };
-        let moved = |old: &Tensor, new: &[f64], factor: f64| -> Vec<f64> {
-            old.to_f64().iter().zip(new).map(|(o, n)| self.momentum * o + (1.0 - self.momentum) * n * factor).collect()
+        let moved = |old: &Tensor, new: &[f64], correction: f64| -> Vec<f64> {
+            let both = old.to_f64().into_iter().zip(new);
+            both.map(|(o, n)| self.momentum * o + (1.0 - self.momentum) * n * correction).collect()
         };
-        let vector = |v: &[f64]| Tensor::from_f64(x.dtype(), &[channels], v);
-        Ok(vec![
-            Tensor::from_f64(x.dtype(), &dims, &v),
-            vector(&moved(running_mean, &mean, 1.0)),
-            vector(&moved(running_var, &var, correction)),
-            vector(&mean),
-            vector(&inverse),
-        ])
+        let (running_mean, running_var) = (moved(running_mean, &mean, 1.0), moved(running_var, &var, correction));
+        let all = [factor, addend, running_mean, running_var, mean, inverse];
+        Ok(all.iter().map(|v| Tensor::from_f64(x.dtype(), &[channels], v)).collect())
+    }
+}
+
+impl Operator for BatchNormTraining {
+    const NAME: &'static str = "batch_norm_training";
+
+    fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
+        let vectors = BatchNormStatistics::from(self).infer(inputs)?;
+        let y = inputs.iter().copied().flatten().take(1).cloned();
+        Ok(y.chain(vectors.into_iter().skip(2)).collect())
+    }
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
+        let mut vectors = BatchNormStatistics::from(self).eval(inputs)?;
+        let ([x, scale, bias, _, _], []) = tensors(inputs)?;
+        let [mean, inverse, scale, bias] = [&vectors[4], &vectors[5], scale, bias].map(Tensor::to_f64);
+        let plane: usize = x.dims().iter().skip(2).product();
+        let normalised = (0..).zip(x.to_f64()).map(|(i, x): (usize, f64)| {
+            let c = i / plane.max(1) % mean.len();
+            (x - mean[c]) * inverse[c] * scale[c] + bias[c]
+        });
+        let y = Tensor::from_f64(x.dtype(), x.dims(), &normalised.collect::<Vec<_>>());
+        vectors.splice(..2, [y]);
+        Ok(vectors)
     }
 
     /// ```text

@@ -49,7 +49,7 @@ define_ops! {
     one_hot::OneHot, top_k::TopK, trilu::Trilu,
     reduce::Reduce, reduce::ArgReduce, cum_sum::CumSum, cum_sum::CumProd,
     pool::MaxPool, pool::AveragePool, pool::LpPool, pool::MaxPoolGradient, pool::AveragePoolGradient,
-    batch_norm::BatchNormTraining, dropout::Dropout,
+    batch_norm::BatchNormTraining, batch_norm::BatchNormStatistics, dropout::Dropout,
     norm::BatchNorm, norm::InstanceNorm, norm::GroupNorm, norm::LayerNorm, norm::RmsNorm, norm::Lrn, norm::LpNorm,
     matmul::MatMul, matmul::Gemm, einsum::Einsum, attention::Attention,
     softmax::Softmax, softmax::LogSoftmax, softmax::Hardmax,

@@ -82,10 +82,10 @@ pub fn needs(g: &Graph, n: NodeId) -> Needs {
     {
         return Needs { own: Own::RowMajor, reads: vec![Read::Any] };
     }
-    if matches!(g.op(n), Op::BatchNormTraining(_)) && can_be_blocked(g, v) {
-        let mut reads = row_major().reads;
-        reads[0] = Read::Own;
-        return Needs { own: free(g, v), reads };
+    if let Op::BatchNormStatistics(_) = g.op(n) {
+        let mut needs = row_major();
+        needs.reads[0] = Read::Any;
+        return needs;
     }
     if !g.results(n).all(|v| can_be_blocked(g, v)) || matches!(g.op(n), Op::Input) {
         return row_major();

@@ -27,6 +27,11 @@ struct Content {
 
 /// The bound for one order, in bytes. Sizes that are not known count as 0.
 pub fn lower_bound(g: &Graph, order: &[NodeId]) -> usize {
+    live(g, order).into_iter().max().unwrap_or(0)
+}
+
+/// The bytes that are live at each step of one order. Sizes that are not known count as 0.
+pub fn live(g: &Graph, order: &[NodeId]) -> Vec<usize> {
     let mut contents: Vec<Content> = Vec::new();
     // The contents that a value consists of; and, for contents merged in place, the one they are now part of.
     let mut holds: FxHashMap<ValueId, SmallVec<[usize; 2]>> = FxHashMap::default();
@@ -71,17 +76,18 @@ pub fn lower_bound(g: &Graph, order: &[NodeId]) -> usize {
             holds.insert(v, of);
         }
     }
-    let mut change = vec![0i64; order.len() + 1];
+    let mut change = vec![0i64; order.len() + 1]; // the last one is behind the end
     for c in contents.iter().filter(|c| !c.outside) {
         change[c.first] += c.bytes as i64;
         change[c.last.min(order.len() - 1) + 1] -= c.bytes as i64;
     }
-    let (mut live, mut most) = (0, 0);
-    for d in change {
+    change.pop();
+    let mut live = 0;
+    let at = |d| {
         live += d;
-        most = most.max(live);
-    }
-    most as usize
+        live as usize
+    };
+    change.into_iter().map(at).collect()
 }
 
 /// The step at which each value is used last; its own step if nobody uses it; behind the end for an output.

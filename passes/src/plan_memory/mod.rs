@@ -18,7 +18,7 @@
 
 pub mod bound;
 pub mod check;
-mod order;
+pub(crate) mod order;
 mod pack;
 mod print;
 mod share;
@@ -95,13 +95,18 @@ impl Place {
 
 /// Plans the memory of a graph whose passes have all run.
 pub fn plan_memory(g: &Graph, cx: &mut PassCx) -> Result<MemoryPlan, PassError> {
+    let order = order::best(g).ok_or_else(|| PassError::BadPlan("the graph has a cycle".into()))?;
+    plan_in_order(g, order, cx)
+}
+
+/// The same for an order in which the nodes are to run.
+pub(crate) fn plan_in_order(g: &Graph, order: Vec<NodeId>, cx: &mut PassCx) -> Result<MemoryPlan, PassError> {
     let start = std::time::Instant::now();
     for v in g.node_ids().flat_map(|n| g.results(n)) {
         if stored_bytes(g, v).is_none_or(|bytes| bytes > isize::MAX as usize / 2) {
             return Err(PassError::UnknownSize { value: g.value(v).name.to_string(), ty: g.ty(v).to_string() });
         }
     }
-    let order = order::best(g).ok_or_else(|| PassError::BadPlan("the graph has a cycle".into()))?;
     let order = state::writers_last(g, order);
     let bound_bytes = bound::lower_bound(g, &order);
     let effort = if cx.options.level >= OptLevel::O3 { 400 } else { 40 };

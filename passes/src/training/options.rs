@@ -1,6 +1,7 @@
 //! What a training step shall do: loss, optimizer, groups of parameters, bounds, averages.
 
 use super::{Loss, Optimizer, TrainingError};
+use crate::Recompute;
 use nncc_ir::NamePattern;
 
 /// Parameters that are trained in their own way: the first group whose pattern fits counts.
@@ -50,6 +51,8 @@ pub struct TrainingOptions {
     pub batch_norm_momentum: f64,
     /// Whether several batches may make one update: see the module.
     pub accumulate: bool,
+    /// Which values of a step may be computed again to save memory.
+    pub recompute: Recompute,
     /// Whether the norm of each parameter's gradient, before it is clipped, is an output: where gradients vanish or explode.
     pub watch: bool,
 }
@@ -70,6 +73,7 @@ impl TrainingOptions {
             average: None,
             batch_norm_momentum: 0.1,
             accumulate: false,
+            recompute: Recompute::None,
             watch: false,
         }
     }
