@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A state's value is an input of the step and its next value an output; both become one place in the block
-//! ([`nncc_codegen::state`]). [`CompiledStep`](crate::training::CompiledStep) has them in two copies instead: it shows what an
-//! update changed, and runs a step once more from where it began to find the first number that is none. Where moving averages of the weights are kept, inferences read these in place of the weights.
+//! ([`nncc_codegen::state`]). Where moving averages of the weights are kept, inferences read these in place of the weights.
+//! [`CompiledStep`](crate::training::CompiledStep) is such a program in memory, with its block.
 
 use crate::compiler::{Compiled, Learning, SetGraph, model_name};
 use crate::training::{BatchAxis, ModelFile};
@@ -18,7 +18,7 @@ use nncc_codegen::program::Purpose;
 use nncc_codegen::state::{Binding, InputUse, Role, StateSource};
 use nncc_ir::Graph;
 use nncc_passes::Recompute;
-use nncc_passes::training::{State, StateKind, TrainingGraph, TrainingOptions, inference, training_step};
+use nncc_passes::training::{Gather, State, StateKind, TrainingGraph, TrainingOptions, inference, training_step};
 use std::path::Path;
 
 /// The sizes of batches that a library that learns is compiled for, each once. What has none is not compiled.
@@ -26,6 +26,8 @@ use std::path::Path;
 pub struct LearningBatches {
     /// Of steps.
     pub step: Vec<usize>,
+    /// Of batches whose gradients a later step takes: with any, steps take a share as well.
+    pub gather: Vec<usize>,
     /// Of evaluations, which tell the loss.
     pub evaluation: Vec<usize>,
     /// Of inferences.
@@ -34,7 +36,7 @@ pub struct LearningBatches {
 
 impl Compiler {
     /// Compiles a model into a library that learns: the very step of [`Compiler::training`], on states in the caller's memory.
-    /// Each batch is an update of its own. Gives the training graph of one of the sizes too: what the states are, and notes.
+    /// Gives the training graph of one of the sizes too: what the states are, and notes.
     ///
     /// # Errors
     /// When the model is not supported or cannot be trained so; when it takes several inputs or the size of its batch is
@@ -47,50 +49,66 @@ impl Compiler {
         stage: &mut dyn FnMut(&str),
     ) -> Result<(Compiled, TrainingGraph), Error> {
         self.targets()?; // a wrong one is told before the model is imported
-        let options = &TrainingOptions { accumulate: false, ..options.clone() };
+        let options = &TrainingOptions { accumulate: !batches.gather.is_empty(), ..options.clone() };
         let batch = BatchAxis::of(model, &self.fixed_inputs())?;
-        stage("importing");
-        let forward = |size: usize| self.forward(model, &batch, size);
-        let Some(&first) = batches.step.iter().chain(&batches.evaluation).chain(&batches.inference).next() else {
-            return Err(Error::Usage("a training step needs the size of a batch".into()));
-        };
-        let shown = training_step(&forward(first)?, options)?;
-        stage("optimizing");
-        let mut times = Vec::new();
-        let mut sets: Vec<SetGraph> = Vec::new();
-        let mut bindings = Vec::new();
-        let mut add = |graph: Graph, binding: Binding| -> Result<(), Error> {
-            let how = if binding.purpose == Purpose::Step { options.recompute } else { Recompute::None };
-            sets.push(self.optimize_step(graph, how, &mut times)?);
-            bindings.push(binding);
-            Ok(())
-        };
-        for &size in &batches.step {
-            let mut graph = training_step(&forward(size)?, options)?;
-            for state in &graph.states {
-                graph.step.add_state(state.input, state.output);
+        let LearningBatches { step, gather, evaluation, inference: infer } = batches;
+        let mut sizes: Vec<usize> = Vec::new();
+        for &size in [step, gather, evaluation, infer].into_iter().flatten() {
+            if !sizes.contains(&size) {
+                sizes.push(size);
             }
-            add(graph.step, step_binding(&shown))?;
         }
-        for &size in &batches.evaluation {
-            let graph = training_step(&forward(size)?, options)?;
-            let binding = reading(Purpose::Evaluate, &graph.evaluation, &shown.states, |s| s.evaluation_input, |i| i);
-            add(graph.evaluation, binding)?;
+        let mut sets: [Vec<(SetGraph, Binding)>; 4] = Default::default();
+        let (mut times, mut shown) = (Vec::new(), None);
+        for size in sizes {
+            stage("importing");
+            let forward = self.forward(model, &batch, size)?;
+            let graph = training_step(&forward, options)?;
+            stage("optimizing");
+            let mut add = |graph: Graph, binding: Binding| -> Result<(), Error> {
+                let place = SETS.iter().position(|purpose| *purpose == binding.purpose).unwrap_or(0);
+                let learns = matches!(binding.purpose, Purpose::Step | Purpose::Gather);
+                let how = if learns { options.recompute } else { Recompute::None };
+                sets[place].push((self.optimize_step(graph, how, &mut times)?, binding));
+                Ok(())
+            };
+            if step.contains(&size) {
+                let mut step = graph.step.clone();
+                graph.states.iter().for_each(|state| step.add_state(state.input, state.output));
+                add(step, step_binding(&graph))?;
+            }
+            if let Some(gather) = graph.gather.as_ref().filter(|_| batches.gather.contains(&size)) {
+                let binding = gather_binding(&graph, gather);
+                let mut gathering = gather.graph.clone();
+                gather.writes.iter().for_each(|&(i, output)| gathering.add_state(graph.states[i].input, output));
+                add(gathering, binding)?;
+            }
+            if evaluation.contains(&size) {
+                let binding =
+                    reading(Purpose::Evaluate, &graph.evaluation, &graph.states, |s| s.evaluation_input, |i| i);
+                add(graph.evaluation.clone(), binding)?;
+            }
+            if infer.contains(&size) {
+                let inferring = inference(&forward, options)?;
+                let average = |i: usize| average_of(&graph.states, i).unwrap_or(i);
+                // The inputs are those of the evaluation without the target, which stands in front of the states.
+                let place = |s: &State| s.evaluation_input.map(|place| place - 1);
+                let binding = reading(Purpose::Infer, &inferring, &graph.states, place, average);
+                add(inferring, binding)?;
+            }
+            shown.get_or_insert(graph); // states, their places and notes are the same for every size
         }
-        for &size in &batches.inference {
-            let graph = inference(&forward(size)?, options)?;
-            let average = |i: usize| average_of(&shown.states, i).unwrap_or(i);
-            // The inputs are those of the evaluation without the target, which stands in front of the states.
-            let place = |s: &State| s.evaluation_input.map(|place| place - 1);
-            let binding = reading(Purpose::Infer, &graph, &shown.states, place, average);
-            add(graph, binding)?;
-        }
+        let shown = shown.ok_or_else(|| Error::Usage("a training step needs the size of a batch".into()))?;
+        let (sets, bindings) = sets.into_iter().flatten().unzip();
         let source = |s: &State| StateSource { name: s.name.clone(), role: role(s.kind), initial: s.initial.clone() };
         let learning = Learning { bindings, states: shown.states.iter().map(source).collect() };
         let name = format!("{}_train", model_name(Path::new(model.file())));
         Ok((self.generate(&name, sets, Some(&learning), times, stage)?, shown))
     }
 }
+
+/// The order of sets in a program that learns.
+const SETS: [Purpose; 4] = [Purpose::Step, Purpose::Gather, Purpose::Evaluate, Purpose::Infer];
 
 /// Of a step: the inputs that are states or seed and step, and the outputs that are states' next values.
 fn step_binding(g: &TrainingGraph) -> Binding {
@@ -102,6 +120,21 @@ fn step_binding(g: &TrainingGraph) -> Binding {
         outputs[state.output] = Some(i);
     }
     Binding { purpose: Purpose::Step, inputs, outputs }
+}
+
+/// The same of what only adds gradients up.
+fn gather_binding(g: &TrainingGraph, gather: &Gather) -> Binding {
+    let mut inputs = vec![InputUse::Port; gather.graph.inputs().len()];
+    let mut outputs = vec![None; gather.graph.outputs().len()];
+    inputs[g.learning_rate()] = InputUse::Unused;
+    inputs[g.seed_and_step()] = InputUse::SeedAndSteps;
+    for (i, state) in g.states.iter().enumerate().take(gather.reads) {
+        inputs[state.input] = InputUse::State(i);
+    }
+    for &(i, output) in &gather.writes {
+        outputs[output] = Some(i);
+    }
+    Binding { purpose: Purpose::Gather, inputs, outputs }
 }
 
 /// Of a graph that only reads states: `place` is a state's place among its inputs, `instead` the state that is read there.
@@ -130,8 +163,8 @@ fn role(kind: StateKind) -> Role {
     match kind {
         StateKind::Parameter => Role::Parameter,
         StateKind::Statistic => Role::Statistic,
-        // gradients are no states without accumulation
-        StateKind::Gradient | StateKind::Moment => Role::Moment,
+        StateKind::Gradient => Role::Gradient,
+        StateKind::Moment => Role::Moment,
         StateKind::Average => Role::Average,
     }
 }

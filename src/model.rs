@@ -7,7 +7,9 @@ use crate::Error;
 use nncc_codegen::emit::JitLibrary;
 use nncc_ir::{DType, Tensor, TensorType, padded_channels};
 use nncc_runtime::ffi::AbiTable;
-use nncc_runtime::{Context, ContextOptions, ErrorKind, Library, Port, RunError, Step, TensorView, TensorViewMut};
+use nncc_runtime::{
+    Context, ContextOptions, ErrorKind, Library, Port, RunError, StateBlock, Step, TensorView, TensorViewMut,
+};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -119,28 +121,34 @@ impl Model {
     /// # Errors
     /// When the inputs do not fit in number, type or shape.
     pub fn bind(&self, inputs: &[Tensor]) -> Result<Bound<'_>, Error> {
+        self.bind_learning(inputs, None)
+    }
+
+    /// The same for a model that learns, with its states.
+    pub(crate) fn bind_learning(&self, inputs: &[Tensor], states: Option<StateBlock>) -> Result<Bound<'_>, Error> {
         let inputs: Vec<nncc_runtime::Tensor> = inputs.iter().map(runtime_tensor).collect();
         let set = self.library.find_set(&views(&inputs)).map_err(|e| Error::Input(self.explain(&e, &inputs)))?;
         let outputs: Vec<nncc_runtime::Tensor> =
             self.library.outputs(set).iter().map(|p| nncc_runtime::Tensor::zeros(p.dtype, &p.shape)).collect();
-        Ok(Bound { model: self, context: Some(self.context()?), set, inputs, outputs })
+        Ok(Bound { model: self, context: Some(self.context()?), states, set, inputs, outputs })
     }
 
-    /// The first `count` outputs for these inputs, zeros.
-    pub(crate) fn outputs_for(
-        &self,
-        inputs: &[TensorView<'_>],
-        count: usize,
-    ) -> Result<Vec<nncc_runtime::Tensor>, Error> {
+    /// The outputs for these inputs, zeros.
+    pub(crate) fn outputs_for(&self, inputs: &[TensorView<'_>]) -> Result<Vec<nncc_runtime::Tensor>, Error> {
         let set = self.library.find_set(inputs).map_err(|e| Error::Input(e.to_string()))?;
-        let outputs = self.library.outputs(set).iter().take(count);
+        let outputs = self.library.outputs(set).iter();
         Ok(outputs.map(|p| nncc_runtime::Tensor::zeros(p.dtype, &p.shape)).collect())
     }
 
     /// Runs the model on the caller's memory.
-    pub(crate) fn run_into(&self, inputs: &[TensorView<'_>], outputs: &mut [TensorViewMut<'_>]) -> Result<(), Error> {
+    pub(crate) fn run_into(
+        &self,
+        learnt: Learnt<'_>,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), Error> {
         let mut context = self.context()?;
-        let result = context.run(inputs, outputs).map_err(|e| Error::Run(e.to_string()));
+        let result = learnt.run(&mut context, inputs, outputs);
         self.put_back(context);
         result
     }
@@ -149,6 +157,7 @@ impl Model {
     /// read it. Gives what `look` makes of them, in order.
     pub(crate) fn run_looking<T: Send + 'static>(
         &self,
+        learnt: Learnt<'_>,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
         look: impl Fn(&str, &str, &dyn Fn() -> Option<Tensor>) -> Option<T> + Send + 'static,
@@ -163,7 +172,7 @@ impl Model {
         };
         let mut context = self.context()?;
         context.set_trace(Some(Box::new(hook)));
-        let result = context.run(inputs, outputs).map_err(|e| Error::Run(e.to_string()));
+        let result = learnt.run(&mut context, inputs, outputs);
         context.set_trace(None);
         self.put_back(context);
         result?;
@@ -204,10 +213,37 @@ impl Model {
     }
 }
 
+/// What a run takes beside its inputs, of a model that learns.
+pub(crate) enum Learnt<'s> {
+    /// The model does not learn.
+    Nothing,
+    /// States that the run reads.
+    Fixed(&'s StateBlock),
+    /// States that the run changes.
+    Changing(&'s mut StateBlock),
+}
+
+impl Learnt<'_> {
+    fn run(
+        self,
+        context: &mut Context,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), Error> {
+        let result = match self {
+            Learnt::Nothing => context.run(inputs, outputs),
+            Learnt::Fixed(states) => context.run_learnt(states, inputs, outputs),
+            Learnt::Changing(states) => context.run_learning(states, inputs, outputs),
+        };
+        result.map_err(|e| Error::Run(e.to_string()))
+    }
+}
+
 /// A model with its inputs and outputs in memory: what is measured.
 pub struct Bound<'m> {
     model: &'m Model,
     context: Option<Context>,
+    states: Option<StateBlock>,
     set: usize,
     inputs: Vec<nncc_runtime::Tensor>,
     outputs: Vec<nncc_runtime::Tensor>,
@@ -225,7 +261,8 @@ impl Bound<'_> {
     pub fn run(&mut self) -> Result<(), Error> {
         let context = self.context.as_mut().expect("taken only when dropped");
         let mut outputs: Vec<TensorViewMut<'_>> = self.outputs.iter_mut().map(nncc_runtime::Tensor::view_mut).collect();
-        context.run(&views(&self.inputs), &mut outputs).map_err(|e| Error::Run(e.to_string()))
+        let learnt = self.states.as_mut().map_or(Learnt::Nothing, Learnt::Changing);
+        learnt.run(context, &views(&self.inputs), &mut outputs)
     }
 
     /// Runs once and tells the time of each step; values are not copied.

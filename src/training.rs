@@ -1,26 +1,27 @@
 //! A compiled training step: the model's forward and backward pass, loss and optimizer as machine code, and its state.
 //!
 //! ```text
-//! model.onnx ─import for training─> Graph ─training_step─> step and evaluation ─optimize, lower, emit─> two models in memory
-//!             └─────────────── once for each size of a batch, as a shape set of its own ──────────────┘
+//! model.onnx ─import for training─> Graph ─training_step─> step, evaluation ─optimize, lower, emit─> a library in memory
+//!             └─────────────── once for each size of a batch, as a shape set of its own ─────────────┘
 //! ```
 //!
-//! The state (parameters, running statistics, the optimizer's moments) stands in two copies, of which a step reads one and
-//! writes the other. [`CompiledStep`] is the [`Step`] of `nncc-train`, whose loop knows nothing of compiling.
+//! It is the library that `nncc MODEL --train` writes ([`Compiler::load_learning`]): a step changes its states where they lie, in
+//! one block. [`CompiledStep`] is the [`Step`] of `nncc-train`, whose loop knows nothing of compiling.
 
 mod watching;
 
 use crate::compiler::model_name;
-use crate::model::{from_runtime, runtime_tensor};
+use crate::learning::LearningBatches;
+use crate::model::{Learnt, from_runtime};
 use crate::roofline::Roofline;
 use crate::{Compiler, Error, Model};
 pub use nncc_frontend::Model as ModelFile;
 use nncc_frontend::export;
-use nncc_ir::{Data, Graph, Tensor};
+use nncc_ir::{DType, Data, Graph, Tensor};
 pub use nncc_passes::Recompute;
-use nncc_passes::training::{EvaluationGraph, State, StateKind, TrainingGraph, evaluation_graph, training_step};
+use nncc_passes::training::{EvaluationGraph, StateKind, TrainingGraph, evaluation_graph};
 pub use nncc_passes::training::{Group, Loss, Optimizer, Parameter, TrainingOptions};
-use nncc_runtime::{TensorView, TensorViewMut};
+use nncc_runtime::{Purpose, StateBlock, TensorView, TensorViewMut};
 use nncc_train::loader::Batch;
 use nncc_train::step::{Directions, LayerActivity, LayerNorms, Outcome, Step, StepError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,31 +39,21 @@ pub struct BatchSizes {
 
 /// A model that learns. Made by [`Compiler::training`].
 pub struct CompiledStep {
-    step: Option<Part>,
-    /// A step without an update, where gradients accumulate.
-    gather: Option<Part>,
-    evaluation: Option<Part>,
-    states: Vec<State>,
-    /// The states' values, and the memory for their next ones.
-    values: [Vec<nncc_runtime::Tensor>; 2],
-    /// Steps done.
-    count: i64,
+    model: Model,
+    /// What it learns; none of an evaluation alone.
+    block: Option<StateBlock>,
+    /// Of each state of the block its name, what it is, and to which parameter it belongs.
+    states: Vec<(String, StateKind, Option<String>)>,
+    /// The place of the loss among the outputs.
     loss: usize,
     notes: Vec<String>,
     /// The results of ReLUs.
     rectified: Vec<String>,
-    /// The states whose gradients' norms stand behind the step's loss, and what they were in the last update.
+    /// The states whose gradients' norms stand behind the step's loss.
     watched: Vec<usize>,
+    /// The norms, and the states before the update, of the last step that was watched.
     gradient_norms: Vec<f32>,
-}
-
-/// One compiled graph of a training step, and the states that are its last inputs and its last outputs, by number.
-struct Part {
-    model: Model,
-    reads: Vec<usize>,
-    writes: Vec<usize>,
-    /// Outputs in front of the states: the prediction, the loss last or, of the step, the gradients' norms behind it.
-    outputs: usize,
+    before: Vec<nncc_runtime::Tensor>,
 }
 
 impl Compiler {
@@ -79,107 +70,53 @@ impl Compiler {
         batches: &BatchSizes,
         stage: &mut dyn FnMut(&str),
     ) -> Result<CompiledStep, Error> {
-        let batch = BatchAxis::of(model, &self.fixed_inputs())?;
-        let mut sizes: Vec<usize> = Vec::new();
-        for &size in batches.step.iter().chain(&batches.evaluation) {
-            if !sizes.contains(&size) {
-                sizes.push(size);
-            }
-        }
-        if sizes.is_empty() {
-            return Err(Error::Usage("a training step needs the size of a batch".into()));
-        }
         if batches.step.is_empty() {
-            return self.evaluation(model, &batch, options, &sizes, stage);
+            return self.evaluation(model, options, &batches.evaluation, stage);
         }
-        let (mut sets, mut times, mut described) = ([const { Vec::new() }; 3], Vec::new(), None);
-        for size in sizes {
-            stage("importing");
-            let TrainingGraph { step, gather, evaluation, states, loss, notes, watched, rectified, .. } =
-                training_step(&self.forward(model, &batch, size)?, options)?;
-            stage("optimizing");
-            let (gather, places) = gather.map(|g| (g.graph, (g.reads, g.writes))).unzip();
-            let (steps, measured) = (batches.step.contains(&size), batches.evaluation.contains(&size));
-            let parts = [Some(step).filter(|_| steps), gather.filter(|_| steps), Some(evaluation).filter(|_| measured)];
-            let recompute = [options.recompute, options.recompute, Recompute::None];
-            for ((set, graph), how) in sets.iter_mut().zip(parts).zip(recompute) {
-                set.extend(graph.map(|g| self.optimize_step(g, how, &mut times)).transpose()?);
-            }
-            // states, places and notes are the same for every size
-            described.get_or_insert((states, places, loss, notes, watched, rectified));
-        }
-        let Some((states, gathers, loss, notes, watched, rectified)) = described else {
-            return Err(Error::Internal("a training step without a size".into()));
-        };
-        let all = |keep: &dyn Fn(&State) -> bool| (0..states.len()).filter(|&i| keep(&states[i])).collect::<Vec<_>>();
-        let (gather_reads, gather_writes) = gathers.map(|(n, writes)| ((0..n).collect(), writes)).unwrap_or_default();
-        let norms = usize::from(!watched.is_empty());
-        let places = [
-            ("step", all(&|_| true), all(&|s| s.kind != StateKind::Gradient), loss + 1 + norms),
-            ("gather", gather_reads, gather_writes, loss + 1),
-            ("eval", all(&|s| s.evaluation_input.is_some()), Vec::new(), loss + 1),
-        ];
-        let name = model_name(Path::new(model.file()));
-        let mut parts = Vec::new();
-        for ((part, reads, writes, outputs), sets) in places.into_iter().zip(sets) {
-            let model = match sets.is_empty() {
-                true => None,
-                false => Some(self.generate(&format!("{name}_{part}"), sets, None, Vec::new(), stage)?.jit()?),
-            };
-            parts.push(model.map(|model| Part { model, reads, writes, outputs }));
-        }
-        let mut parts = parts.into_iter();
-        let (step, gather, evaluation) = (parts.next().flatten(), parts.next().flatten(), parts.next().flatten());
-        let values: Vec<nncc_runtime::Tensor> = states.iter().map(|s| runtime_tensor(&s.initial.to_tensor())).collect();
+        let BatchSizes { step, evaluation } = batches.clone();
+        let gather = if options.accumulate { step.clone() } else { Vec::new() };
+        let sizes = LearningBatches { step, gather, evaluation, inference: Vec::new() };
+        let (compiled, TrainingGraph { states, loss, watched, rectified, notes, .. }) =
+            self.load_learning(model, options, &sizes, stage)?;
+        let model = compiled.jit()?;
+        let block = StateBlock::new(model.library(), 0).map_err(|e| Error::Run(e.to_string()))?;
         let watched = watched.iter().filter_map(|name| states.iter().position(|s| s.name == *name)).collect();
-        Ok(CompiledStep {
-            step,
-            gather,
-            evaluation,
-            values: [values.clone(), values],
-            states,
-            count: 0,
-            loss,
-            notes,
-            rectified,
-            watched,
-            gradient_norms: Vec::new(),
-        })
+        let states = states.into_iter().map(|s| (s.name, s.kind, s.of)).collect();
+        let (gradient_norms, before) = (Vec::new(), Vec::new());
+        Ok(CompiledStep { model, block: Some(block), states, loss, notes, rectified, watched, gradient_norms, before })
     }
 
     /// What measures alone: the weights are constants of it, and the model need not be one that can learn.
     fn evaluation(
         &self,
         model: &ModelFile,
-        batch: &BatchAxis,
         options: &TrainingOptions,
         sizes: &[usize],
         stage: &mut dyn FnMut(&str),
     ) -> Result<CompiledStep, Error> {
-        let (mut sets, mut times, mut described) = (Vec::new(), Vec::new(), None);
+        let batch = BatchAxis::of(model, &self.fixed_inputs())?;
+        let (mut sets, mut times, mut said) = (Vec::new(), Vec::new(), None);
         for &size in sizes {
             stage("importing");
             let EvaluationGraph { graph, loss, notes, .. } =
-                evaluation_graph(&self.forward(model, batch, size)?, options)?;
+                evaluation_graph(&self.forward(model, &batch, size)?, options)?;
             stage("optimizing");
             sets.push(self.optimize(graph, &mut times)?);
-            described.get_or_insert((loss, notes));
+            said.get_or_insert((loss, notes));
         }
-        let (loss, notes) = described.unwrap_or_default();
+        let (loss, notes) = said.ok_or_else(|| Error::Usage("a training step needs the size of a batch".into()))?;
         let name = model_name(Path::new(model.file()));
         let model = self.generate(&format!("{name}_eval"), sets, None, Vec::new(), stage)?.jit()?;
         Ok(CompiledStep {
-            step: None,
-            gather: None,
-            evaluation: Some(Part { model, reads: Vec::new(), writes: Vec::new(), outputs: loss + 1 }),
+            model,
+            block: None,
             states: Vec::new(),
-            values: [Vec::new(), Vec::new()],
-            count: 0,
             loss,
             notes,
             rectified: Vec::new(),
             watched: Vec::new(),
             gradient_norms: Vec::new(),
+            before: Vec::new(),
         })
     }
 
@@ -233,12 +170,7 @@ impl CompiledStep {
     /// # Errors
     /// When that many cannot be had.
     pub fn with_threads(self, threads: u32) -> Result<CompiledStep, Error> {
-        let threaded = |part: Option<Part>| match part {
-            Some(part) => Ok(Some(Part { model: part.model.with_threads(threads)?, ..part })),
-            None => Ok::<_, Error>(None),
-        };
-        let (step, gather) = (threaded(self.step)?, threaded(self.gather)?);
-        Ok(CompiledStep { step, gather, evaluation: threaded(self.evaluation)?, ..self })
+        Ok(CompiledStep { model: self.model.with_threads(threads)?, ..self })
     }
 
     /// What the user should know of the model: one sentence each.
@@ -248,16 +180,23 @@ impl CompiledStep {
 
     /// The number of learned weights.
     pub fn parameter_count(&self) -> usize {
-        let learned = self.states.iter().zip(&self.values[0]).filter(|(s, _)| s.kind == StateKind::Parameter);
-        learned.map(|(_, t)| t.len()).sum()
+        self.values(StateKind::Parameter).map(|(_, t)| t.shape().iter().product::<usize>()).sum()
     }
 
     /// The weights of the first convolution as filters: the dimensions of one (channels, height, width), and all values.
     pub fn first_filters(&self) -> Option<([usize; 3], Vec<f32>)> {
-        let parameters = self.states.iter().zip(&self.values[0]).filter(|(s, _)| s.kind == StateKind::Parameter);
-        let mut four = parameters.filter_map(|(_, t)| Some((<&[usize; 4]>::try_from(t.shape()).ok()?, t)));
-        let (&[_, channels, height, width], weights) = four.next()?;
-        Some(([channels, height, width], weights.as_slice::<f32>()?.to_vec()))
+        let dims = |t: TensorView<'_>| <[usize; 4]>::try_from(t.shape()).ok();
+        let (dims, weights) = self.values(StateKind::Parameter).find_map(|(_, t)| Some((dims(t)?, t)))?;
+        match ir_tensor(&weights).ok()?.data() {
+            Data::F32(v) => Some(([dims[1], dims[2], dims[3]], v.to_vec())),
+            _ => None,
+        }
+    }
+
+    /// The states of one kind, with their numbers.
+    fn values(&self, kind: StateKind) -> impl Iterator<Item = (usize, TensorView<'_>)> {
+        let all = self.block.iter().flat_map(|block| (0..self.states.len()).map(|i| (i, block.get(i))));
+        all.filter(move |(i, _)| self.states[*i].1 == kind)
     }
 
     /// Writes the model with what has been learned: the file that was trained, with other values of its initializers.
@@ -281,127 +220,108 @@ impl CompiledStep {
     /// # Errors
     /// When it was compiled for evaluation alone or the batch does not fit; when the machine cannot be measured.
     pub fn profile(&self, batch: &Batch, time: Duration) -> Result<Roofline, Error> {
-        let Some(part) = &self.step else {
+        let Some(block) = &self.block else {
             return Err(Error::Usage("an evaluation has no step to be profiled".into()));
         };
-        let between = self.between(Directions { rate: 0.0, seed: 0, share: 1.0, update: true });
-        let states = between.iter().chain(part.reads.iter().map(|&i| &self.values[0][i]));
-        let states = states.filter_map(|t| Tensor::from_bytes(from_runtime(t.dtype()), t.shape(), t.bytes()));
-        let inputs: Vec<Tensor> = [batch.inputs.clone(), batch.targets.clone()].into_iter().chain(states).collect();
-        Roofline::measure(&part.model, &inputs, time)
+        let directions = Directions { rate: 0.0, seed: 0, share: 1.0, update: true, watch: false };
+        let further = self.further(directions).into_iter().map(|x| Tensor::f32(&[], vec![x]));
+        let inputs: Vec<Tensor> = [batch.inputs.clone(), batch.targets.clone()].into_iter().chain(further).collect();
+        let block = block.copy().map_err(|e| Error::Run(e.to_string()))?;
+        Roofline::of(&self.model, self.model.bind_learning(&inputs, Some(block))?, time)
     }
 
     /// What has been learned, by the names of the initializers: parameters, statistics, and where a moving average of the
     /// parameters is kept, that instead.
     fn learned(&self) -> Result<BTreeMap<String, Tensor>, Error> {
         let mut values = BTreeMap::new();
-        for (state, tensor) in self.states.iter().zip(&self.values[0]) {
-            let name = match state.kind {
-                StateKind::Parameter | StateKind::Statistic => &state.name,
-                StateKind::Average => state.of.as_ref().unwrap_or(&state.name),
-                StateKind::Gradient | StateKind::Moment => continue,
-            };
-            let dtype = from_runtime(tensor.dtype());
-            let value = Tensor::from_bytes(dtype, tensor.shape(), tensor.bytes());
-            let value = value.ok_or_else(|| Error::Internal(format!("the state {name} does not fill its shape")))?;
-            if state.kind == StateKind::Average || !values.contains_key(name) {
-                values.insert(name.clone(), value);
+        for kind in [StateKind::Parameter, StateKind::Statistic, StateKind::Average] {
+            for (i, view) in self.values(kind) {
+                let (name, _, of) = &self.states[i];
+                let value = ir_tensor(&view).map_err(|e| Error::Internal(e.to_string()))?;
+                values.insert(of.as_ref().unwrap_or(name).clone(), value);
             }
         }
         Ok(values)
     }
-}
-
-impl Part {
-    /// Runs the graph. What it writes takes the place of what was, which goes to the second of `values`. Gives the outputs
-    /// before the states.
-    fn run(
-        &self,
-        batch: &Batch,
-        between: &[nncc_runtime::Tensor],
-        [now, next]: &mut [Vec<nncc_runtime::Tensor>; 2],
-    ) -> Result<Vec<nncc_runtime::Tensor>, StepError> {
-        let (results, ()) = self.bound(batch, between, [now, next], Model::run_into)?;
-        for &i in &self.writes {
-            std::mem::swap(&mut now[i], &mut next[i]);
-        }
-        Ok(results)
-    }
-
-    /// Gives `run` the graph's inputs, of which `between` stands between the batch and the states, and memory for all outputs.
-    /// Gives the outputs before the states, and what `run` gave.
-    fn bound<R>(
-        &self,
-        batch: &Batch,
-        between: &[nncc_runtime::Tensor],
-        [now, next]: [&mut Vec<nncc_runtime::Tensor>; 2],
-        run: impl FnOnce(&Model, &[TensorView<'_>], &mut [TensorViewMut<'_>]) -> Result<R, Error>,
-    ) -> Result<(Vec<nncc_runtime::Tensor>, R), StepError> {
-        let failed = |e: Error| StepError(e.to_string());
-        let states = between.iter().chain(self.reads.iter().map(|&i| &now[i])).map(nncc_runtime::Tensor::view);
-        let data = [view(&batch.inputs)?, view(&batch.targets)?];
-        let inputs: Vec<TensorView<'_>> = data.into_iter().chain(states).collect();
-        let mut results = self.model.outputs_for(&inputs, self.outputs).map_err(failed)?;
-        let mut outputs: Vec<TensorViewMut<'_>> =
-            results.iter_mut().chain(self.written(next)).map(nncc_runtime::Tensor::view_mut).collect();
-        let given = run(&self.model, &inputs, &mut outputs).map_err(failed)?;
-        Ok((results, given))
-    }
-
-    /// The states that it writes, in order.
-    fn written<'v>(
-        &self,
-        values: &'v mut [nncc_runtime::Tensor],
-    ) -> impl Iterator<Item = &'v mut nncc_runtime::Tensor> {
-        values.iter_mut().enumerate().filter(|(i, _)| self.writes.binary_search(i).is_ok()).map(|(_, t)| t)
-    }
-}
-
-impl CompiledStep {
-    /// What stands between the batch and the states of a step.
-    fn between(&self, directions: Directions) -> Vec<nncc_runtime::Tensor> {
-        let share = self.gather.as_ref().map(|_| Tensor::f32(&[], vec![directions.share]));
-        let rate = Tensor::f32(&[], vec![directions.rate]);
-        let clock = Tensor::i64(&[2], vec![directions.seed as i64, self.count]);
-        [rate, clock].iter().chain(&share).map(runtime_tensor).collect()
-    }
 
     fn outcome(&self, results: &[nncc_runtime::Tensor]) -> Result<Outcome, StepError> {
-        let tensor = |t: &nncc_runtime::Tensor| Tensor::from_bytes(from_runtime(t.dtype()), t.shape(), t.bytes());
-        match (tensor(&results[0]), tensor(&results[self.loss])) {
-            (Some(outputs), Some(loss)) => Ok(Outcome { loss: loss.to_f64()[0], outputs }),
-            _ => Err(StepError("an output does not fill its shape".into())),
-        }
+        let [outputs, loss] = [ir_tensor(&results[0].view())?, ir_tensor(&results[self.loss].view())?];
+        Ok(Outcome { loss: loss.to_f64()[0], outputs })
     }
 
-    /// The states that gradients are added up in.
-    fn accumulators(&self) -> impl Iterator<Item = usize> {
-        (0..self.states.len()).filter(|&i| self.states[i].kind == StateKind::Gradient)
+    /// Whether there is a set for this.
+    fn has(&self, purpose: Purpose) -> bool {
+        let library = self.model.library();
+        (0..library.set_count()).any(|set| library.purpose(set) == purpose)
     }
 
-    fn clear_accumulators(&mut self) {
-        for i in self.accumulators().collect::<Vec<_>>() {
-            let (dtype, shape) = (self.values[0][i].dtype(), self.values[0][i].shape().to_vec());
-            self.values[0][i] = nncc_runtime::Tensor::zeros(dtype, &shape);
-        }
+    /// What a step takes behind batch and targets.
+    fn further(&self, directions: Directions) -> Vec<f32> {
+        let share = self.has(Purpose::Gather).then_some(directions.share);
+        share.into_iter().chain(directions.update.then_some(directions.rate)).collect()
     }
+
+    /// Runs what the directions ask for by `run`, with the inputs of a batch. Gives what it gives.
+    fn stepped<R>(
+        &mut self,
+        batch: &Batch,
+        directions: Directions,
+        run: impl FnOnce(&Model, Learnt<'_>, &[TensorView<'_>]) -> Result<R, Error>,
+    ) -> Result<R, StepError> {
+        let wanted = if directions.update { Purpose::Step } else { Purpose::Gather };
+        if self.block.is_some() && !self.has(Purpose::Gather) && directions.share != 1.0 || !self.has(wanted) {
+            let what = if self.block.is_some() { "without accumulation" } else { "for evaluation alone" };
+            return Err(StepError(format!("it was compiled {what}")));
+        }
+        let further = self.further(directions);
+        let numbers = further.iter().map(|x| TensorView::new(std::slice::from_ref(x), &[]));
+        let inputs: Vec<TensorView<'_>> =
+            [view(&batch.inputs)?, view(&batch.targets)?].into_iter().chain(numbers).collect();
+        let Some(block) = &mut self.block else { return Err(StepError("it has no states".into())) };
+        block.set_seed(directions.seed);
+        run(&self.model, Learnt::Changing(block), &inputs).map_err(|e| StepError(e.to_string()))
+    }
+
+    /// The same of an evaluation.
+    fn evaluated<R>(
+        &self,
+        batch: &Batch,
+        run: impl FnOnce(&Model, Learnt<'_>, &[TensorView<'_>]) -> Result<R, Error>,
+    ) -> Result<R, StepError> {
+        let learnt = match &self.block {
+            Some(_) if !self.has(Purpose::Evaluate) => {
+                return Err(StepError("it was compiled without evaluation".into()));
+            }
+            Some(block) => Learnt::Fixed(block),
+            None => Learnt::Nothing,
+        };
+        // Classes for a step that learns from probabilities: see `training_step`.
+        let floats = self.model.library().inputs(0).get(1).is_some_and(|port| port.dtype == nncc_runtime::DType::F32);
+        let classes = floats && batch.targets.dtype() == DType::I64;
+        let numbers = || batch.targets.to_i64().iter().map(|&class| class as f32).collect();
+        let targets = classes.then(|| Tensor::f32(batch.targets.dims(), numbers()));
+        let targets = targets.as_ref().unwrap_or(&batch.targets);
+        run(&self.model, learnt, &[view(&batch.inputs)?, view(targets)?]).map_err(|e| StepError(e.to_string()))
+    }
+}
+
+/// Runs a model into new tensors.
+fn run(model: &Model, learnt: Learnt<'_>, inputs: &[TensorView<'_>]) -> Result<Vec<nncc_runtime::Tensor>, Error> {
+    let mut results = model.outputs_for(inputs)?;
+    let mut outputs: Vec<TensorViewMut<'_>> = results.iter_mut().map(nncc_runtime::Tensor::view_mut).collect();
+    model.run_into(learnt, inputs, &mut outputs)?;
+    Ok(results)
 }
 
 impl Step for CompiledStep {
     fn step(&mut self, batch: &Batch, directions: Directions) -> Result<Outcome, StepError> {
-        let part = if directions.update { &self.step } else { &self.gather };
-        let Some(part) = part else {
-            let what = if directions.update { "for evaluation alone" } else { "without accumulation" };
-            return Err(StepError(format!("it was compiled {what}")));
-        };
-        if self.gather.is_none() && directions.share != 1.0 {
-            return Err(StepError("it was compiled without accumulation".into()));
+        if let Some(block) = self.block.as_ref().filter(|_| directions.watch && directions.update) {
+            let copy = |t: TensorView<'_>| nncc_runtime::Tensor::from_bytes(t.dtype(), t.bytes(), t.shape());
+            self.before = self.watched.iter().filter_map(|&i| copy(block.get(i))).collect();
         }
-        let results = part.run(batch, &self.between(directions), &mut self.values)?;
+        let results = self.stepped(batch, directions, run)?;
         let outcome = self.outcome(&results)?;
         if directions.update {
-            self.count += 1;
-            self.clear_accumulators();
             let norms = results.get(self.loss + 1).and_then(|t| t.as_slice::<f32>());
             self.gradient_norms = norms.unwrap_or_default().to_vec();
         }
@@ -417,53 +337,62 @@ impl Step for CompiledStep {
     }
 
     fn first_not_finite(&mut self, batch: &Batch, directions: Directions) -> Option<String> {
-        self.count -= i64::from(directions.update);
+        if let Some(block) = self.block.as_mut().filter(|_| directions.update) {
+            block.set_steps(block.steps() - 1);
+        }
         self.origin_of_not_finite(batch, directions)
     }
 
     fn accumulates(&self) -> bool {
-        self.gather.is_some()
+        self.has(Purpose::Gather)
     }
 
     fn eval(&mut self, batch: &Batch) -> Result<Outcome, StepError> {
-        let Some(part) = &self.evaluation else {
-            return Err(StepError("it was compiled without evaluation".into()));
-        };
-        let results = part.run(batch, &[], &mut self.values)?;
-        self.outcome(&results)
+        self.outcome(&self.evaluated(batch, run)?)
     }
 
     fn state(&self) -> Result<Vec<(String, Vec<u8>)>, StepError> {
-        let kept = self.states.iter().zip(&self.values[0]).filter(|(s, _)| s.kind != StateKind::Gradient);
-        let values = kept.map(|(s, t)| (s.name.clone(), t.bytes().to_vec()));
-        Ok(std::iter::once((COUNT.to_string(), self.count.to_le_bytes().to_vec())).chain(values).collect())
+        let Some(block) = &self.block else { return Ok(Vec::new()) };
+        let kept = self.states.iter().enumerate().filter(|(_, (_, kind, _))| *kind != StateKind::Gradient);
+        let values = kept.map(|(i, (name, ..))| (name.clone(), block.get(i).bytes().to_vec()));
+        Ok(std::iter::once((COUNT.to_string(), block.steps().to_le_bytes().to_vec())).chain(values).collect())
     }
 
     fn set_state(&mut self, state: &[(String, Vec<u8>)]) -> Result<(), StepError> {
         let other = |what: &str| StepError(format!("the state of another step: {what}"));
         let Some(((name, count), values)) = state.split_first() else { return Err(other("it is empty")) };
         let count: [u8; 8] = count.as_slice().try_into().map_err(|_| other("its count of steps"))?;
-        let own: Vec<usize> = (0..self.states.len()).filter(|&i| self.states[i].kind != StateKind::Gradient).collect();
+        let Some(block) = &mut self.block else { return Err(other("this one has none")) };
+        let kind = |i: &usize| self.states[*i].1;
+        let own: Vec<usize> = (0..self.states.len()).filter(|i| kind(i) != StateKind::Gradient).collect();
         if name != COUNT || values.len() != own.len() {
             return Err(other("it has other tensors"));
         }
-        let mut taken = Vec::with_capacity(values.len());
-        for ((name, bytes), &i) in values.iter().zip(&own) {
-            let old = &self.values[0][i];
-            let tensor = nncc_runtime::Tensor::from_bytes(old.dtype(), bytes, old.shape());
-            taken.push(tensor.filter(|_| *name == self.states[i].name).ok_or_else(|| other(name))?);
+        for (&i, (name, bytes)) in own.iter().zip(values) {
+            if *name != self.states[i].0 || bytes.len() != block.get(i).bytes().len() {
+                return Err(other(name));
+            }
         }
-        for (i, tensor) in own.into_iter().zip(taken) {
-            self.values[0][i] = tensor;
+        for (&i, (_, bytes)) in own.iter().zip(values) {
+            block.get_mut(i).copy_from_bytes(bytes);
         }
-        self.clear_accumulators();
-        self.count = i64::from_le_bytes(count);
+        for i in (0..self.states.len()).filter(|i| kind(i) == StateKind::Gradient) {
+            let zeros = vec![0; block.get(i).bytes().len()];
+            block.get_mut(i).copy_from_bytes(&zeros);
+        }
+        block.set_steps(i64::from_le_bytes(count));
         Ok(())
     }
 }
 
 /// The name of the number of steps done, among those of the states.
 const COUNT: &str = "steps";
+
+/// A copy of a tensor of the run time.
+fn ir_tensor(t: &TensorView<'_>) -> Result<Tensor, StepError> {
+    let tensor = Tensor::from_bytes(from_runtime(t.dtype()), t.shape(), t.bytes());
+    tensor.ok_or_else(|| StepError("a tensor does not fill its shape".into()))
+}
 
 /// A batch's tensor for the run time, not copied.
 fn view(t: &Tensor) -> Result<TensorView<'_>, StepError> {

@@ -8,7 +8,7 @@ mod freestanding;
 #[path = "support/machine.rs"]
 mod machine;
 
-use nncc::training::{BatchSizes, Loss, ModelFile, Optimizer, TrainingOptions};
+use nncc::training::{BatchSizes, CompiledStep, Loss, ModelFile, Optimizer, TrainingOptions};
 use nncc::{Compiler, DType, LearningBatches, OutputKind, Tensor};
 use nncc_runtime::{Context, ContextOptions, Library, Purpose, Role, StateBlock, TensorView, TensorViewMut};
 use nncc_train::loader::Batch;
@@ -97,7 +97,7 @@ impl Learner {
             library.outputs(set).iter().map(|port| nncc_runtime::Tensor::zeros(port.dtype, &port.shape)).collect();
         let mut out: Vec<TensorViewMut<'_>> = outputs.iter_mut().map(nncc_runtime::Tensor::view_mut).collect();
         match library.purpose(set) {
-            Purpose::Step => self.context.run_learning(&mut self.states, &views, &mut out),
+            Purpose::Step | Purpose::Gather => self.context.run_learning(&mut self.states, &views, &mut out),
             _ => self.context.run_learnt(&self.states, &views, &mut out),
         }
         .expect("runs");
@@ -136,7 +136,7 @@ fn a_library_learns_the_same_bits_as_nncc_train() {
     let fresh = learner.states.bytes().to_vec();
     for i in 0..3 {
         let (batch, rate, seed) = (batch(4, &dims, i), 0.01 / (i + 1) as f32, 17 + i);
-        let directions = Directions { rate, seed, share: 1.0, update: true };
+        let directions = Directions { rate, seed, share: 1.0, update: true, watch: false };
         let want = trainer.step(&batch, directions).expect("a step");
         let got = learner.step(&batch, rate, seed);
         assert_eq!(got[0], want.outputs.to_bytes(), "the prediction of step {i}");
@@ -168,7 +168,7 @@ fn inference_is_that_of_the_written_model() {
     let model = network("mlp", "averaged", "1x8x8");
     let mut options = TrainingOptions::new(Loss::CROSS_ENTROPY, Optimizer::named("sgd").expect("known"));
     options.average = Some(0.5);
-    let sizes = LearningBatches { step: vec![8], evaluation: vec![8], inference: vec![1] };
+    let sizes = LearningBatches { step: vec![8], evaluation: vec![8], inference: vec![1], ..Default::default() };
     let compiler = Compiler::new().target_cpu("native");
     let (compiled, _) = compiler.load_learning(&file(&model), &options, &sizes, &mut |_| {}).expect("a model to learn");
     let library = scratch("averaged_train.so");
@@ -179,7 +179,7 @@ fn inference_is_that_of_the_written_model() {
     for i in 0..4 {
         let batch = batch(8, &[1, 8, 8], i);
         learner.step(&batch, 0.1, i);
-        let directions = Directions { rate: 0.1, seed: i, share: 1.0, update: true };
+        let directions = Directions { rate: 0.1, seed: i, share: 1.0, update: true, watch: false };
         trainer.step(&batch, directions).expect("a step");
     }
     let written = scratch("averaged.written.onnx");
@@ -190,6 +190,72 @@ fn inference_is_that_of_the_written_model() {
     let want = plain.run(&[one.inputs]).expect("runs").swap_remove(0);
     for (got, want) in got.to_f64().iter().zip(want.to_f64()) {
         assert!((got - want).abs() <= 1e-5 * (1.0 + want.abs()), "{got} {want}");
+    }
+}
+
+/// Gradients of two batches make one update; a loss that is no number changes nothing.
+#[test]
+fn a_library_gathers_gradients_and_refuses_what_is_no_number() {
+    let model = network("resnet20", "gathers", "3x16x16");
+    let library = scratch("gathers_train.so");
+    let flags = ["--train", "--batch-size", "4", "--accumulate", "2", "--target-cpu", "native"];
+    succeeds(&[&[text(&model), "-o", text(&library)], &flags[..]].concat());
+    let library = open(&library);
+    assert!(library.states().iter().any(|s| s.role == Role::Gradient));
+    let mut options = TrainingOptions::new(Loss::CROSS_ENTROPY, Optimizer::named("adamw").expect("known"));
+    options.accumulate = true;
+    let sizes = BatchSizes { step: vec![4], evaluation: vec![] };
+    let compiler = Compiler::new().target_cpu("native");
+    let mut trainer = compiler.training(&file(&model), &options, &sizes, &mut |_| {}).expect("the same model");
+    let mut learner = Learner::new(&library, 1);
+    let share = Tensor::f32(&[], vec![0.5]);
+    let rate = Tensor::f32(&[], vec![0.01]);
+    let same = |trainer: &CompiledStep, learner: &Learner| {
+        let kept: Vec<usize> =
+            (0..library.states().len()).filter(|&i| library.states()[i].role != Role::Gradient).collect();
+        let state = trainer.state().expect("a state");
+        assert_eq!((state.len(), &state[0].1[..]), (kept.len() + 1, &learner.states.steps().to_le_bytes()[..]));
+        for (i, (name, bytes)) in kept.into_iter().zip(&state[1..]) {
+            assert_eq!((name, &bytes[..]), (&library.states()[i].port.name, learner.states.get(i).bytes()));
+        }
+    };
+    for i in 0..2 {
+        let (first, second) = (batch(4, &[3, 16, 16], 2 * i), batch(4, &[3, 16, 16], 2 * i + 1));
+        for (batch, update) in [(&first, false), (&second, true)] {
+            let directions = Directions { rate: 0.01, seed: i, share: 0.5, update, watch: false };
+            let want = trainer.step(batch, directions).expect("a step");
+            learner.states.set_seed(i);
+            let got = match update {
+                false => learner.run(&[&batch.inputs, &batch.targets, &share]),
+                true => learner.run(&[&batch.inputs, &batch.targets, &share, &rate]),
+            };
+            assert_eq!((&got[0], &got[1][..]), (&want.outputs.to_bytes(), &(want.loss as f32).to_le_bytes()[..]));
+        }
+        same(&trainer, &learner);
+    }
+    let gradients = (0..library.states().len()).filter(|&i| library.states()[i].role == Role::Gradient);
+    assert!(
+        gradients.into_iter().all(|i| learner.states.get(i).bytes().iter().all(|&b| b == 0)),
+        "an update empties them"
+    );
+
+    let mut poisoned = batch(4, &[3, 16, 16], 9);
+    let mut x = poisoned.inputs.to_f64();
+    x[5] = f64::NAN;
+    poisoned.inputs = Tensor::from_f64(DType::F32, &[4, 3, 16, 16], &x);
+    let before = learner.states.copy().expect("memory");
+    for inputs in
+        [&[&poisoned.inputs, &poisoned.targets, &share][..], &[&poisoned.inputs, &poisoned.targets, &share, &rate]]
+    {
+        let got = learner.run(inputs);
+        assert!(f32::from_le_bytes(got[1][..].try_into().expect("one number")).is_nan());
+        for i in 0..library.states().len() {
+            assert!(
+                before.get(i).bytes() == learner.states.get(i).bytes(),
+                "{} has changed",
+                library.states()[i].port.name
+            );
+        }
     }
 }
 
@@ -225,7 +291,7 @@ fn threads_change_no_bit_of_the_states() {
 fn the_example_learns_without_libc() {
     let model = network("lenet5", "lenet5", "1x12x12");
     let options = TrainingOptions::new(Loss::CROSS_ENTROPY, Optimizer::named("adamw").expect("known"));
-    let sizes = LearningBatches { step: vec![16], evaluation: vec![16], inference: vec![1] };
+    let sizes = LearningBatches { step: vec![16], evaluation: vec![16], inference: vec![1], ..Default::default() };
     for machine in &machine::MACHINES {
         let compiler = machine.compiler().freestanding(true);
         let (compiled, _) =

@@ -184,6 +184,8 @@ pub enum Purpose {
     Step = 1,
     /// The model as it infers, and its loss.
     Evaluate = 2,
+    /// Adds a batch's gradients to those in the states, for a later step.
+    Gather = 3,
 }
 
 /// An input or output of the model: always row-major and contiguous.

@@ -45,6 +45,8 @@ pub enum Role {
     Moment = 2,
     /// The moving average of a parameter.
     Average = 3,
+    /// The sum of a parameter's gradients since the last update.
+    Gradient = 4,
 }
 
 /// A state of a program.
@@ -89,6 +91,8 @@ pub enum InputUse {
     State(usize),
     /// Seed and number of the step, i64\[2\].
     SeedAndSteps,
+    /// Nothing: no kernel reads it.
+    Unused,
 }
 
 /// What the inputs and outputs of a set's graph become, in their order.
@@ -152,7 +156,7 @@ pub fn bind(set: &mut ShapeSet, binding: &Binding, states: &[State]) {
     let inputs = binding.inputs.iter().map(|input| match *input {
         InputUse::Port => Arg::Input(left.next().unwrap_or(0), 0),
         InputUse::State(state) => place(state),
-        InputUse::SeedAndSteps => Arg::State(header::SEED as usize),
+        InputUse::SeedAndSteps | InputUse::Unused => Arg::State(header::SEED as usize),
     });
     let inputs: Vec<Arg> = inputs.collect();
     let mut left = 0..;

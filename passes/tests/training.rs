@@ -163,14 +163,8 @@ impl Session {
     fn share_of_step(&mut self, data: &[Tensor], rate: f64, share: f64) -> f64 {
         let outputs = evaluate(&self.graph.step, &self.inputs(data, rate, share), self.precision).unwrap();
         self.step += 1;
-        for i in 0..self.states.len() {
-            if self.graph.states[i].kind == StateKind::Gradient {
-                let zeros = Tensor::zeros(DType::F32, self.states[i].dims());
-                self.states[i] = zeros;
-            } else {
-                self.take(i, &outputs);
-            }
-        }
+        let next: Vec<(usize, usize)> = self.graph.states.iter().map(|s| s.output).enumerate().collect();
+        self.take(&next, &outputs);
         outputs[self.graph.loss].to_f64()[0]
     }
 
@@ -181,7 +175,7 @@ impl Session {
         let inputs = self.inputs(data, 0.0, share);
         let states = self.states.len() - gather.reads;
         let outputs = evaluate(&gather.graph, &inputs[..inputs.len() - states], self.precision).unwrap();
-        gather.writes.iter().for_each(|&i| self.take(i, &outputs));
+        self.take(&gather.writes, &outputs);
         outputs[self.graph.loss].to_f64()[0]
     }
 
@@ -189,16 +183,19 @@ impl Session {
         let scalar = |x: f64| Tensor::f32(&[], vec![x as f32]);
         let clock = Tensor::i64(&[2], vec![7, self.step]);
         let share = self.graph.gather.as_ref().map(|_| scalar(share));
-        let between = [scalar(rate), clock].into_iter().chain(share);
+        let between = share.into_iter().chain([scalar(rate), clock]);
         data.iter().cloned().chain(between).chain(self.states.iter().cloned()).collect()
     }
 
-    fn take(&mut self, i: usize, outputs: &[Tensor]) {
-        let (state, value) = (&self.graph.states[i], &mut self.states[i]);
-        // States are f32 between steps whatever the precision, as a compiled step keeps them.
-        let new = &outputs[state.output];
-        assert_eq!(new.dims(), value.dims(), "{}", state.name);
-        *value = Tensor::from_f64(DType::F32, new.dims(), &new.to_f64());
+    /// The next values of states, each from its output.
+    fn take(&mut self, next: &[(usize, usize)], outputs: &[Tensor]) {
+        for &(i, output) in next {
+            let (state, value) = (&self.graph.states[i], &mut self.states[i]);
+            // States are f32 between steps whatever the precision, as a compiled step keeps them.
+            let new = &outputs[output];
+            assert_eq!(new.dims(), value.dims(), "{}", state.name);
+            *value = Tensor::from_f64(DType::F32, new.dims(), &new.to_f64());
+        }
     }
 
     fn evaluate(&self, data: &[Tensor]) -> (Tensor, f64) {

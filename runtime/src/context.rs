@@ -240,7 +240,7 @@ impl Context {
         Ok(outputs)
     }
 
-    /// Runs a library that learns on states: a step changes them.
+    /// Runs a library that learns on states: a step changes them, and so does what gathers gradients for one.
     ///
     /// # Errors
     /// As [`Context::run`]; [`ErrorKind::State`] when the states are those of another library.
@@ -265,7 +265,7 @@ impl Context {
         outputs: &mut [TensorViewMut],
     ) -> Result<(), RunError> {
         let set = self.library.find_set(inputs)?;
-        if self.library.purpose(set) == Purpose::Step {
+        if matches!(self.library.purpose(set), Purpose::Step | Purpose::Gather) {
             let message = "the inputs are those of a step, which changes the states".to_string();
             return Err(RunError { kind: ErrorKind::State, message });
         }

@@ -40,11 +40,13 @@ pub enum Purpose {
     Step,
     /// The model as it infers, and its loss.
     Evaluate,
+    /// Adds a batch's gradients to those in the states, for a later step.
+    Gather,
 }
 
 impl Purpose {
     fn from_code(code: u32) -> Option<Purpose> {
-        [Purpose::Infer, Purpose::Step, Purpose::Evaluate].get(code as usize).copied()
+        [Purpose::Infer, Purpose::Step, Purpose::Evaluate, Purpose::Gather].get(code as usize).copied()
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Role {
     Moment,
     /// The moving average of a weight.
     Average,
+    /// The sum of a weight's gradients since the last update: zero behind one.
+    Gradient,
 }
 
 /// What a model that learns keeps from run to run.
@@ -67,7 +69,7 @@ pub(crate) unsafe fn describe(abi: &AbiTable) -> Result<Vec<State>, LoadError> {
         if unsafe { state(index, &mut raw) } != 0 {
             return Err(unknown());
         }
-        const ROLES: [Role; 4] = [Role::Parameter, Role::Statistic, Role::Moment, Role::Average];
+        const ROLES: [Role; 5] = [Role::Parameter, Role::Statistic, Role::Moment, Role::Average, Role::Gradient];
         // SAFETY: the library gave static memory: a string, and `rank` extents.
         let port = unsafe { described(&raw.tensor) }?;
         let role = *ROLES.get(raw.role as usize).ok_or_else(unknown)?;
@@ -111,6 +113,19 @@ impl StateBlock {
         // SAFETY: the memory is aligned to 64 bytes and as long as asked for; all of it is written.
         library.check(unsafe { init(memory.memory.as_ptr().cast(), bytes, seed) })?;
         Ok(StateBlock { library: library.clone(), memory, bytes: bytes as usize })
+    }
+
+    /// The same states once more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`].
+    pub fn copy(&self) -> Result<StateBlock, RunError> {
+        let memory = Workspace::new(self.bytes)
+            .ok_or_else(|| RunError { kind: ErrorKind::Memory, message: "no memory for the states".to_string() })?;
+        let copy = StateBlock { library: self.library.clone(), memory, bytes: self.bytes };
+        // SAFETY: as many bytes were allocated; none of them is read here.
+        unsafe { copy.memory.memory.as_ptr().copy_from_nonoverlapping(self.memory.memory.as_ptr(), self.bytes) };
+        Ok(copy)
     }
 
     /// The library whose states they are.

@@ -79,7 +79,8 @@ fn learning(
         ([], fixed) => vec![fixed.unwrap_or(1)],
         (sizes, _) => sizes.to_vec(),
     };
-    let sizes = LearningBatches { step: vec![size], evaluation: vec![size], inference };
+    let gather = if recipe.accumulate.is_some_and(|n| n > 1) { vec![size] } else { Vec::new() };
+    let sizes = LearningBatches { step: vec![size], gather, evaluation: vec![size], inference };
     let (compiled, graph) = compiler.load_learning(&model, &options, &sizes, stage)?;
     for note in &graph.notes {
         eprintln!("note: {note}");

@@ -9,11 +9,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The recipe's keys that a step is compiled from.
-const COMPILED: [&str; 13] = [
+const COMPILED: [&str; 14] = [
     "loss",
     "class_weights",
     "optim",
     "batch_size",
+    "accumulate",
     "weight_decay",
     "clip_norm",
     "clip_value",

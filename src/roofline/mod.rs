@@ -21,6 +21,7 @@ mod limits;
 
 pub use limits::{Limits, Memory};
 
+use crate::model::Bound;
 use crate::{Error, Model, Tensor};
 use nncc_codegen::cost::Cost;
 use serde::Serialize;
@@ -95,10 +96,14 @@ impl Roofline {
     /// # Errors
     /// When the inputs do not fit, or the machine cannot be measured.
     pub fn measure(model: &Model, inputs: &[Tensor], time: Duration) -> Result<Roofline, Error> {
+        Roofline::of(model, model.bind(inputs)?, time)
+    }
+
+    /// The same for a run that is ready.
+    pub(crate) fn of(model: &Model, mut bound: Bound<'_>, time: Duration) -> Result<Roofline, Error> {
         let library = model.library();
         let level = library.best_level().unwrap_or(0);
         let level_name = library.levels().get(level).cloned().unwrap_or_default();
-        let mut bound = model.bind(inputs)?;
         let steps = bound.steps();
         let mut work: Vec<Work> = Vec::new();
         let mut node_of = Vec::with_capacity(steps.len());

@@ -62,7 +62,7 @@ fn run(
                 let i = points.len() as u32;
                 let rate = from * (to / from).powf(f64::from(i) / f64::from(updates - 1));
                 let seed = seeds::step(loader.how().seed, epoch, number as u32);
-                let directions = Directions { rate: rate as f32, seed, share: 1.0, update: true };
+                let directions = Directions { rate: rate as f32, seed, share: 1.0, update: true, watch: false };
                 let failed = |source| TrainError::Step { epoch, batch: number as u64, source };
                 let loss = step.step(&batch, directions).map_err(failed)?.loss;
                 average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;

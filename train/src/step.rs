@@ -24,6 +24,8 @@ pub struct Directions {
     pub share: f32,
     /// Whether to update the weights (and clear the gradients), or to add to the gradients alone.
     pub update: bool,
+    /// Whether [`Step::norms`] will be asked for.
+    pub watch: bool,
 }
 
 /// What came out of a batch.
@@ -70,7 +72,7 @@ impl LayerActivity {
 
 /// A training step.
 pub trait Step {
-    /// Forward, backward, and (as [`Directions::update`] says) the update.
+    /// Forward, backward, and (as [`Directions::update`] says) the update. Nothing is changed where the loss is no finite number.
     fn step(&mut self, batch: &Batch, directions: Directions) -> Result<Outcome, StepError>;
 
     /// Forward and loss in inference form, without a change to anything.
@@ -88,7 +90,7 @@ pub trait Step {
         false
     }
 
-    /// Norms by layer of the last update, where they are measured.
+    /// Norms by layer of the last update whose directions said so, where they are measured.
     fn norms(&mut self) -> Vec<LayerNorms> {
         Vec::new()
     }

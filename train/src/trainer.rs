@@ -334,11 +334,14 @@ impl<'a> Trainer<'a> {
         let before = number / accumulate * group;
         let together = group.min(self.train.epoch_len() as u64 - before);
         let update = number % accumulate == accumulate - 1 || number + 1 == batches;
+        let due = |every: u64| (self.progress.updates + 1).is_multiple_of(every.max(1));
+        let look = update && self.settings.watch.is_some_and(due);
         let directions = Directions {
             rate: rate as f32,
             seed: seeds::step(self.settings.seed, epoch, number as u32),
             share: batch.len() as f32 / together as f32,
             update,
+            watch: look || (self.settings.watch.is_some() && number + 1 == batches),
         };
         let outcome =
             self.step.step(batch, directions).map_err(|source| TrainError::Step { epoch, batch: number, source })?;
@@ -359,7 +362,7 @@ impl<'a> Trainer<'a> {
             mean: self.progress.sums,
             rate,
         };
-        if self.settings.watch.is_some_and(|every| update && self.progress.updates.is_multiple_of(every.max(1))) {
+        if look {
             let norms = self.step.norms();
             self.tell(|watch| watch.norms(&norms), observer);
         }

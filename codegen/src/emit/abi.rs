@@ -228,7 +228,7 @@ pub const ENTRIES: [EntryDef; 36] = [
         &[],
         &[
             "How many shape sets were compiled: combinations of input shapes, numbered from 0. A library that learns has",
-            "sets for each purpose: NNCC_PURPOSE_STEP first, then NNCC_PURPOSE_EVALUATE, then NNCC_PURPOSE_INFER.",
+            "sets for each purpose: NNCC_PURPOSE_STEP first, then NNCC_PURPOSE_GATHER, NNCC_PURPOSE_EVALUATE, NNCC_PURPOSE_INFER.",
         ],
     ),
     entry(Entry::InputCount, "input_count", C::U32, &[], &["How many inputs a set has at most."]),
@@ -443,7 +443,7 @@ pub const ENTRIES: [EntryDef; 36] = [
         &[
             "Has the context run on a block, which stays the caller's and must stay alive; null takes it away. A block that",
             "nncc_init_state made, or a copy of one. Several contexts may run on one block at the same time as long as none",
-            "runs a set of NNCC_PURPOSE_STEP.",
+            "runs a set of NNCC_PURPOSE_STEP or NNCC_PURPOSE_GATHER.",
         ],
     ),
     learning(

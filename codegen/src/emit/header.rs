@@ -60,7 +60,10 @@ const LEARNING: &str = " \
  * This library learns. What it learns is in a block of memory of the caller's, the states: nncc_init_state makes
  * one, nncc_attach_state gives it to a context. Running a set of NNCC_PURPOSE_STEP is one step of learning: inputs
  * are a batch, its targets and the learning rate. Sets of NNCC_PURPOSE_EVALUATE give prediction and loss, sets of
- * NNCC_PURPOSE_INFER the prediction alone (with the moving averages of the weights where these are kept).
+ * NNCC_PURPOSE_INFER the prediction alone (with the moving averages of the weights where these are kept). Where several
+ * batches make one step, sets of NNCC_PURPOSE_GATHER (a batch, its targets, its share of the samples of the step) come
+ * before a set of NNCC_PURPOSE_STEP, which then takes a share too, in front of the learning rate. A loss that is no finite
+ * number leaves the states as they were.
  * nncc_run_tensors finds the set by the number and shapes of what it is given.
 ";
 
@@ -151,12 +154,14 @@ typedef struct nncc_context nncc_context;
 #define NNCC_PURPOSE_INFER 0u    /* the model alone, with what was learnt */
 #define NNCC_PURPOSE_STEP 1u     /* one step of learning: it changes the states */
 #define NNCC_PURPOSE_EVALUATE 2u /* the model as it infers, and its loss */
+#define NNCC_PURPOSE_GATHER 3u   /* adds a batch's gradients to those in the states, for a later step */
 
 /* What a state is. */
 #define NNCC_STATE_PARAMETER 0u /* a weight of the model */
 #define NNCC_STATE_STATISTIC 1u /* a running mean or variance of the model */
 #define NNCC_STATE_MOMENT 2u    /* what the optimizer remembers */
 #define NNCC_STATE_AVERAGE 3u   /* the moving average of a weight */
+#define NNCC_STATE_GRADIENT 4u  /* the sum of a weight's gradients since the last step: zero behind one */
 
 /* A state: what a model that learns keeps from run to run. */
 typedef struct nncc_state {
@@ -197,8 +202,8 @@ fn types(out: &mut String) {
     out.push_str("\n#endif /* NNCC_TYPES_H */\n\n");
 }
 
-const PURPOSES: [(Purpose, &str); 3] =
-    [(Purpose::Step, "STEP"), (Purpose::Evaluate, "EVALUATE"), (Purpose::Infer, "INFER")];
+const PURPOSES: [(Purpose, &str); 4] =
+    [(Purpose::Step, "STEP"), (Purpose::Gather, "GATHER"), (Purpose::Evaluate, "EVALUATE"), (Purpose::Infer, "INFER")];
 
 fn constants(out: &mut String, program: &Program, options: &EmitOptions, emitted: &Emitted, guard: &str) {
     let set = &program.sets[0];

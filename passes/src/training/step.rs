@@ -2,18 +2,21 @@
 //! parameter, moment and statistic its next value.
 //!
 //! ```text
-//! inputs    the model's .. | target | learning_rate: f32 | seed_and_step: i64[2] | states ..
+//! inputs    the model's .. | target | share: f32, if several batches make one update | learning_rate: f32 | seed_and_step: i64[2] | states ..
 //! outputs   the model's .. | loss: f32 | gradient_norms: f32[..], if asked for   | the states' next values ..
 //! ```
 //!
 //! Where several batches make one update (`accumulate`) the step adds its gradients to what *gather* steps have left in
-//! accumulators, which are states too. A gather step is the same up to the gradients, and moves accumulators and statistics
-//! alone; whoever runs it sets the accumulators to zero behind an update:
+//! accumulators, which are states too, and leaves them at zero. A gather step is the same up to the gradients, and moves
+//! accumulators and statistics alone. Both are told the batch's share of the update's samples:
 //!
 //! ```text
-//! gather    inputs: as the step, `share: f32` behind seed and step, states up to the accumulators
+//! gather    inputs: as the step (the learning rate is not used), states up to the accumulators
 //!           outputs: the model's .. | loss | the next values of statistics and accumulators
 //! ```
+//!
+//! A loss that is no number, or infinite, changes no state: what was learnt before is not lost, and the step can be run once more to
+//! see where it came from.
 //!
 //! A state's next value has its type, and the node that makes it reads the state at the element that it writes only: it may
 //! be written over the state by whoever runs that node behind the state's other readers. The number of the step counts from 0. Beside it stands the evaluation graph, in which batch
@@ -44,7 +47,7 @@ use nncc_ir::ops::batch_norm::BatchNormTraining;
 use nncc_ir::ops::concat::Concat;
 use nncc_ir::ops::reduce::ReduceKind;
 use nncc_ir::ops::slice::Slice;
-use nncc_ir::pointwise::{BinaryFn, UnaryFn};
+use nncc_ir::pointwise::{BinaryFn, CompareFn, UnaryFn};
 use nncc_ir::{Constant, DType, Dim, Graph, NodeId, Op, Tensor, TensorType, ValueId};
 use rustc_hash::FxHashMap;
 
@@ -55,7 +58,7 @@ pub enum StateKind {
     Parameter,
     /// A running mean or variance of the model.
     Statistic,
-    /// The sum of a parameter's gradients since the last update: zero between updates, and no output of the step.
+    /// The sum of a parameter's gradients since the last update: zero behind one.
     Gradient,
     /// What the optimizer remembers.
     Moment,
@@ -74,7 +77,7 @@ pub struct State {
     pub of: Option<String>,
     /// Its place among the inputs of the step.
     pub input: usize,
-    /// Its next value's place among the outputs of the step; a gradient's among those of the gather step.
+    /// Its next value's place among the outputs of the step.
     pub output: usize,
     /// Its place among the inputs of the evaluation, if it is one of the model's.
     pub evaluation_input: Option<usize>,
@@ -93,7 +96,7 @@ pub struct TrainingGraph {
     pub evaluation: Graph,
     /// What goes from one step to the next, in the order of the inputs.
     pub states: Vec<State>,
-    /// The place of the target among the inputs of all graphs; learning rate, seed and step, and share follow in steps.
+    /// The place of the target among the inputs of all graphs.
     pub target: usize,
     /// The place of the loss among the outputs of all graphs.
     pub loss: usize,
@@ -112,8 +115,8 @@ pub struct Gather {
     pub graph: Graph,
     /// How many of the states it reads: the first.
     pub reads: usize,
-    /// The states whose next values are its last outputs, in their order.
-    pub writes: Vec<usize>,
+    /// The states whose next values are its last outputs, in their order, with the places of these.
+    pub writes: Vec<(usize, usize)>,
 }
 
 /// The graph that measures a model: see the module.
@@ -148,7 +151,12 @@ fn evaluation(
     let mut graph = forward.clone();
     let target = graph.inputs().len();
     let measured = options.evaluation_loss.as_ref().unwrap_or(&options.loss);
-    let target_value = graph.add_input("target", measured.target(forward.ty(loss_operand))?);
+    // The target has the step's type of element, as all sets of a library that learns have: classes where the step takes
+    // probabilities are whole numbers in f32.
+    let wanted = measured.target(forward.ty(loss_operand))?;
+    let dtype = options.loss.target(forward.ty(loss_operand))?.dtype;
+    let given = graph.add_input("target", TensorType { dtype, ..wanted.clone() });
+    let target_value = Emit::new(&mut graph, "loss").cast(given, wanted.dtype)?;
     let mut states = Vec::new();
     for &(n, _) in kept {
         become_input(&mut graph, n);
@@ -167,9 +175,14 @@ fn rectified(g: &Graph, order: &[NodeId]) -> Vec<String> {
 }
 
 impl TrainingGraph {
+    /// The place of the learning rate among the inputs of the step.
+    pub fn learning_rate(&self) -> usize {
+        self.target + 1 + usize::from(self.gather.is_some())
+    }
+
     /// The place of seed and number of the step among the inputs of the step.
     pub fn seed_and_step(&self) -> usize {
-        self.target + 2
+        self.learning_rate() + 1
     }
 }
 
@@ -219,8 +232,11 @@ pub fn training_step(forward: &Graph, options: &TrainingOptions) -> Result<Train
     builder.train_batch_norms()?;
     builder.train_dropouts();
     builder.learn()?;
+    for i in 0..builder.states.len() {
+        builder.next[i] = builder.unless_not_finite(i, builder.next[i])?;
+    }
     let StepBuilder { graph: mut step, mut states, next, gather, watched, .. } = builder;
-    for (state, value) in states.iter_mut().zip(&next).filter(|(s, _)| s.kind != StateKind::Gradient) {
+    for (state, value) in states.iter_mut().zip(&next) {
         state.output = step.outputs().len();
         step.add_output(&format!("next/{}", state.name), *value);
     }
@@ -321,6 +337,8 @@ struct StepBuilder<'a> {
     seed_and_step: ValueId,
     /// What the batch's gradients count, if they are accumulated.
     share: Option<ValueId>,
+    /// 1 where the loss is a finite number, else 0.
+    finite: Option<ValueId>,
     states: Vec<State>,
     /// The current value of each state's input, and its next value: the input itself until there is one.
     current: Vec<ValueId>,
@@ -338,9 +356,9 @@ impl<'a> StepBuilder<'a> {
         options: &'a TrainingOptions,
     ) -> StepBuilder<'a> {
         let target = graph.add_input("target", target);
+        let share = options.accumulate.then(|| graph.add_input("share", TensorType::fixed(DType::F32, &[])));
         let rate = graph.add_input("learning_rate", TensorType::fixed(DType::F32, &[]));
         let seed_and_step = graph.add_input("seed_and_step", TensorType::fixed(DType::I64, &[2]));
-        let share = options.accumulate.then(|| graph.add_input("share", TensorType::fixed(DType::F32, &[])));
         StepBuilder {
             graph,
             options,
@@ -349,6 +367,7 @@ impl<'a> StepBuilder<'a> {
             rate,
             seed_and_step,
             share,
+            finite: None,
             states: Vec::new(),
             current: Vec::new(),
             next: Vec::new(),
@@ -444,6 +463,12 @@ impl<'a> StepBuilder<'a> {
         let loss = self.penalised(data_loss, &values)?;
         let gradients = differentiate(&mut self.graph, loss, &values)?;
         self.graph.add_output("loss", loss);
+        self.finite = Some(Emit::new(&mut self.graph, "finite").map(&[loss], |p, v| {
+            let size = p.unary(UnaryFn::Abs, v[0]);
+            let [infinite, one, zero] = [f64::INFINITY, 1.0, 0.0].map(|x| p.constant(p.type_of(size), x));
+            let finite = p.compare(CompareFn::Lt, size, infinite);
+            p.select(finite, one, zero)
+        })?);
         let mut learned: Vec<(usize, ValueId)> =
             parameters.iter().zip(gradients).filter_map(|(&i, g)| Some((i, g?))).collect();
         if learned.is_empty() {
@@ -484,20 +509,46 @@ impl<'a> StepBuilder<'a> {
                 p.binary(BinaryFn::Add, v[0], part)
             })?;
         }
-        let (mut graph, reads) = (self.graph.clone(), self.states.len());
+        let (step, reads) = (self.graph.clone(), self.states.len());
         let mut writes = Vec::new();
-        for (i, state) in self.states.iter_mut().enumerate() {
-            let value = match (state.kind, sums.iter().position(|&s| s == i)) {
+        for i in 0..reads {
+            let value = match (self.states[i].kind, sums.iter().position(|&s| s == i)) {
                 (_, Some(k)) => gradients[k].1,
                 (StateKind::Statistic, _) => self.next[i],
                 _ => continue,
             };
-            state.output = graph.outputs().len();
-            graph.add_output(&format!("next/{}", state.name), value);
-            writes.push(i);
+            let value = self.unless_not_finite(i, value)?;
+            writes.push((i, self.graph.outputs().len()));
+            self.graph.add_output(&format!("next/{}", self.states[i].name), value);
         }
-        self.gather = Some(Gather { graph, reads, writes });
+        self.gather = Some(Gather { graph: std::mem::replace(&mut self.graph, step), reads, writes });
+        for i in sums {
+            let empty = filled(self.graph.ty(self.current[i]), 0.0);
+            self.next[i] = self.graph.add_constant("", empty);
+        }
         Ok(())
+    }
+
+    /// The next value of a state, or the state as it is where the loss is no finite number. What follows from a next value of
+    /// the optimizer's follows from this one then, so that the value without the condition is needed nowhere else.
+    fn unless_not_finite(&mut self, i: usize, next: ValueId) -> Built {
+        let (old, Some(finite)) = (self.current[i], self.finite) else { return Ok(next) };
+        if next == old {
+            return Ok(next);
+        }
+        let followed = self.states[i].kind != StateKind::Statistic && self.graph.constant(next).is_none();
+        let users: Vec<(NodeId, usize)> = self.graph.users(next).filter(|_| followed).collect();
+        let mut emit = Emit::new(&mut self.graph, "finite");
+        let finite = emit.cast(finite, emit.dtype(old))?;
+        let kept = emit.map(&[old, next, finite], |p, v| {
+            let zero = p.constant(p.type_of(v[2]), 0.0);
+            let moves = p.compare(CompareFn::Gt, v[2], zero);
+            p.select(moves, v[1], v[0])
+        })?;
+        for (n, operand) in users {
+            self.graph.set_operand(n, operand, Some(kept));
+        }
+        Ok(kept)
     }
 
     fn penalised(&mut self, loss: ValueId, parameters: &[ValueId]) -> Built {

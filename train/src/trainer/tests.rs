@@ -309,7 +309,7 @@ fn follow(step: &mut Regression, train: &Loader<'_>, settings: &Settings, done: 
                 let batch = batch.unwrap();
                 let seed = seeds::step(settings.seed, epoch, (*done % batches) as u32);
                 let rate = settings.rates.base as f32;
-                step.step(&batch, Directions { rate, seed, share: 1.0, update: true }).unwrap();
+                step.step(&batch, Directions { rate, seed, share: 1.0, update: true, watch: false }).unwrap();
                 *done += 1;
             }
         });
