@@ -5,6 +5,7 @@
 //!             └──────────── once for each combination of the dimensions' values ───────────┘
 //! ```
 
+use crate::batch::of_size;
 use crate::plan::Plan;
 use crate::tune::{self, Tuning};
 use crate::{Error, Model};
@@ -70,6 +71,7 @@ pub enum Text {
 #[derive(Clone, Debug, Default)]
 pub struct Compiler {
     dims: Vec<(String, Vec<i64>)>,
+    batches: Vec<usize>,
     fixed: BTreeMap<String, Tensor>,
     shapes: BTreeMap<String, Vec<Dim>>,
     triple: Option<String>,
@@ -97,6 +99,14 @@ impl Compiler {
         self
     }
 
+    /// Compiles for batches of these sizes, whatever size the model was exported for: the first dimension of all inputs. Several
+    /// sizes make one library with a shape set for each.
+    #[must_use]
+    pub fn batch(mut self, sizes: &[usize]) -> Compiler {
+        self.batches = sizes.to_vec();
+        self
+    }
+
     /// Makes an input a constant, for an input that decides shapes. It is no input of the compiled model any more.
     #[must_use]
     pub fn fix(mut self, input: &str, value: Tensor) -> Compiler {
@@ -104,7 +114,7 @@ impl Compiler {
         self
     }
 
-    /// Says the shape of an input whose shape the model leaves open.
+    /// Says the shape of an input whose shape the model leaves open, or another batch than the model's.
     #[must_use]
     pub fn input_shape(mut self, input: &str, dims: &[usize]) -> Compiler {
         self.shapes.insert(input.to_string(), dims.iter().map(|&d| Dim::from(d)).collect());
@@ -187,7 +197,34 @@ impl Compiler {
     /// # Errors
     /// When the model cannot be read or is not supported.
     pub fn import(&self, path: impl AsRef<Path>) -> Result<Graph, Error> {
-        Ok(nncc_frontend::import(path.as_ref(), &self.import_options(self.first_dims()))?.graph)
+        let model = nncc_frontend::Model::open(path.as_ref())?;
+        let set = self.shape_sets().swap_remove(0);
+        Ok(self.imported(&model, set, &|_| None)?.0)
+    }
+
+    /// Imports one shape set. Gives the names of the inputs too that became constants.
+    fn imported(
+        &self,
+        model: &nncc_frontend::Model,
+        set: ShapeSet,
+        data: &dyn Fn(&str) -> Option<Tensor>,
+    ) -> Result<(Graph, Vec<String>), Error> {
+        let (options, size) = self.batched_import(model, self.import_options(set.dims), set.batch)?;
+        let (import, fixed) = model.import_for(&options, data)?;
+        let graph = match size {
+            Some(size) => of_size(model, &import.graph, size)?,
+            None => import.graph,
+        };
+        Ok((graph, fixed))
+    }
+
+    /// Every combination of sizes that the caller wants, the first one always.
+    fn shape_sets(&self) -> Vec<ShapeSet> {
+        let batches =
+            if self.batches.is_empty() { vec![None] } else { self.batches.iter().copied().map(Some).collect() };
+        let with =
+            |batch: Option<usize>| combinations(&self.dims).into_iter().map(move |dims| ShapeSet { batch, dims });
+        batches.into_iter().flat_map(with).collect()
     }
 
     /// The first value of each dimension.
@@ -246,8 +283,8 @@ impl Compiler {
         times.push(("read", start.elapsed()));
         info!("read {}", path.display());
         let (mut sets, mut fixed) = (Vec::new(), Vec::new());
-        for dims in combinations(&self.dims) {
-            let (set, names) = self.optimized(&model, dims, data, &mut times, stage)?;
+        for set in self.shape_sets() {
+            let (set, names) = self.optimized(&model, set, data, &mut times, stage)?;
             sets.push(set);
             fixed = names;
         }
@@ -299,20 +336,20 @@ impl Compiler {
     fn optimized(
         &self,
         model: &nncc_frontend::Model,
-        dims: BTreeMap<String, i64>,
+        set: ShapeSet,
         data: &dyn Fn(&str) -> Option<Tensor>,
         times: &mut Vec<(&'static str, Duration)>,
         stage: &mut dyn FnMut(&str),
     ) -> Result<(SetGraph, Vec<String>), Error> {
         stage("importing");
         let start = Instant::now();
-        let set = dims.iter().map(|(name, size)| format!(" {name}={size}")).collect::<String>();
-        let (import, fixed) = model.import_for(&self.import_options(dims), data)?;
+        let said = set.to_string();
+        let (graph, fixed) = self.imported(model, set, data)?;
         times.push(("import", start.elapsed()));
-        info!("imported{set}: {} operators", operators(&import.graph));
-        require_known_inputs(&import.graph)?;
+        info!("imported{said}: {} operators", operators(&graph));
+        require_known_inputs(&graph)?;
         stage("optimizing");
-        Ok((self.optimize(import.graph, times)?, fixed))
+        Ok((self.optimize(graph, times)?, fixed))
     }
 
     /// Passes and memory plan of one graph whose shapes are known.
@@ -345,8 +382,8 @@ impl Compiler {
     /// As [`Compiler::load`].
     pub fn memory_plan(&self, path: impl AsRef<Path>) -> Result<Plan, Error> {
         let model = nncc_frontend::Model::open(path.as_ref())?;
-        let dims = combinations(&self.dims).swap_remove(0);
-        let (set, _) = self.optimized(&model, dims, &|_| None, &mut Vec::new(), &mut |_| {})?;
+        let set = self.shape_sets().swap_remove(0);
+        let (set, _) = self.optimized(&model, set, &|_| None, &mut Vec::new(), &mut |_| {})?;
         Ok(Plan::new(&set.graph, &set.plan))
     }
 
@@ -395,6 +432,20 @@ fn operators(g: &Graph) -> usize {
         .into_iter()
         .filter(|&n| !matches!(g.op(n), Op::Input | Op::Constant(_)))
         .count()
+}
+
+/// The sizes that one shape set is compiled for.
+struct ShapeSet {
+    batch: Option<usize>,
+    dims: BTreeMap<String, i64>,
+}
+
+impl std::fmt::Display for ShapeSet {
+    /// ` batch 8 H=32`, with a space in front of each; nothing where nothing was asked for.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.batch.iter().try_for_each(|n| write!(f, " batch {n}"))?;
+        self.dims.iter().try_for_each(|(name, size)| write!(f, " {name}={size}"))
+    }
 }
 
 /// Every combination of the dimensions' values, the first dimension slowest.

@@ -1,7 +1,7 @@
 //! Everything that can go wrong, with the blame in the type.
 //!
 //! ```text
-//! Import, Lower,
+//! Import, Lower, Batch,
 //! Training, Head    the model is invalid, or nncc does not support it yet      exit code 1
 //! Input, Usage      what the caller gave does not fit                          exit code 1
 //! Io, Array, Export a file could not be read or written                        exit code 1
@@ -29,6 +29,14 @@ pub enum Error {
     /// Models could not be put together.
     #[error(transparent)]
     Ensemble(#[from] nncc_frontend::ensemble::EnsembleError),
+    /// A model that was made for batches of one size cannot be compiled for another.
+    #[error("{error}\n  --> {file}\n  help: export the model with a symbolic first dimension")]
+    Batch {
+        /// The model's file.
+        file: String,
+        /// What does not allow it.
+        error: nncc_passes::BatchError,
+    },
     /// The model cannot be trained so.
     #[error("{0}")]
     Training(TrainingError),

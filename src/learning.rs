@@ -11,8 +11,9 @@
 //! ([`nncc_codegen::state`]). Where moving averages of the weights are kept, inferences read these in place of the weights.
 //! [`CompiledStep`](crate::training::CompiledStep) is such a program in memory, with its block.
 
+use crate::batch::BatchAxis;
 use crate::compiler::{Compiled, Learning, SetGraph, model_name};
-use crate::training::{BatchAxis, ModelFile};
+use crate::training::ModelFile;
 use crate::{Compiler, Error};
 use nncc_codegen::program::Purpose;
 use nncc_codegen::state::{Binding, InputUse, Role, StateSource};
@@ -39,8 +40,8 @@ impl Compiler {
     /// Gives the training graph of one of the sizes too: what the states are, and notes.
     ///
     /// # Errors
-    /// When the model is not supported or cannot be trained so; when it takes several inputs or the size of its batch is
-    /// fixed.
+    /// When the model is not supported or cannot be trained so; when it takes several inputs, or was made for batches of one
+    /// size that cannot be changed.
     pub fn load_learning(
         &self,
         model: &ModelFile,
@@ -50,7 +51,7 @@ impl Compiler {
     ) -> Result<(Compiled, TrainingGraph), Error> {
         self.targets()?; // a wrong one is told before the model is imported
         let options = &TrainingOptions { accumulate: !batches.gather.is_empty(), ..options.clone() };
-        let batch = BatchAxis::of(model, &self.fixed_inputs())?;
+        let batch = BatchAxis::of_one(model, &self.fixed_inputs())?;
         let LearningBatches { step, gather, evaluation, inference: infer } = batches;
         let mut sizes: Vec<usize> = Vec::new();
         for &size in [step, gather, evaluation, infer].into_iter().flatten() {

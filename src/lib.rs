@@ -16,6 +16,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `batch` | batches of a size that the model was not made for |
 //! | `compiler` | options, and the stages in order |
 //! | `learning` | compiling a model that learns |
 //! | `model` | running: a compiled model in memory or from a library |
@@ -28,6 +29,7 @@
 //! | [`verify`] | a library against the reference evaluator |
 //! | `error` | everything that can go wrong, with the blame in the type |
 
+mod batch;
 mod compiler;
 mod error;
 pub mod inspect;

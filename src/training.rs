@@ -10,6 +10,7 @@
 
 mod watching;
 
+use crate::batch::BatchAxis;
 use crate::compiler::model_name;
 use crate::learning::LearningBatches;
 use crate::model::{Learnt, from_runtime};
@@ -24,7 +25,7 @@ pub use nncc_passes::training::{Group, Loss, Optimizer, Parameter, TrainingOptio
 use nncc_runtime::{Purpose, StateBlock, TensorView, TensorViewMut};
 use nncc_train::loader::Batch;
 use nncc_train::step::{Directions, LayerActivity, LayerNorms, Outcome, Step, StepError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -61,8 +62,8 @@ impl Compiler {
     /// evaluation together.
     ///
     /// # Errors
-    /// When the model is not supported or cannot be trained so; when it takes several inputs or the size of its batch is
-    /// fixed.
+    /// When the model is not supported or cannot be trained so; when it takes several inputs, or was made for batches of one
+    /// size that cannot be changed.
     pub fn training(
         &self,
         model: &ModelFile,
@@ -94,7 +95,7 @@ impl Compiler {
         sizes: &[usize],
         stage: &mut dyn FnMut(&str),
     ) -> Result<CompiledStep, Error> {
-        let batch = BatchAxis::of(model, &self.fixed_inputs())?;
+        let batch = BatchAxis::of_one(model, &self.fixed_inputs())?;
         let (mut sets, mut times, mut said) = (Vec::new(), Vec::new(), None);
         for &size in sizes {
             stage("importing");
@@ -124,43 +125,7 @@ impl Compiler {
     pub(crate) fn forward(&self, model: &ModelFile, batch: &BatchAxis, size: usize) -> Result<Graph, Error> {
         let mut import = self.import_options(self.first_dims());
         import.training = true;
-        match batch {
-            BatchAxis::Symbol(name) => {
-                import.dims.insert(name.clone(), size as i64);
-            }
-            BatchAxis::Fixed(n) if *n == size => {}
-            BatchAxis::Fixed(n) => {
-                return Err(Error::Usage(format!(
-                    "the model is made for batches of {n}, not of {size}; export it with a symbolic first dimension"
-                )));
-            }
-        }
-        Ok(model.import(&import)?.graph)
-    }
-}
-
-/// What the first dimension of a model's first input is.
-pub(crate) enum BatchAxis {
-    Symbol(String),
-    Fixed(usize),
-}
-
-impl BatchAxis {
-    /// An error if the model does not take one input with a batch in front.
-    pub(crate) fn of(model: &ModelFile, fixed: &BTreeSet<&str>) -> Result<BatchAxis, Error> {
-        let mut inputs = model.describe().inputs;
-        inputs.retain(|i| !fixed.contains(&i.name[..]));
-        let usage = |why: &str| Error::Usage(format!("{}: {why}", model.file()));
-        let [input] = &inputs[..] else {
-            return Err(usage(&format!("the model has {} inputs; a training run feeds one", inputs.len())));
-        };
-        let first = input.shape.as_ref().and_then(|shape| shape.first());
-        let axis = first.and_then(|d| match (d.size(), &d.symbols()[..]) {
-            (Some(n), _) => Some(BatchAxis::Fixed(n)),
-            (None, [name]) => Some(BatchAxis::Symbol(name.to_string())),
-            _ => None,
-        });
-        axis.ok_or_else(|| usage("the first dimension of its input is no batch"))
+        batch.import(model, import, size)
     }
 }
 

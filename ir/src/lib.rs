@@ -6,6 +6,7 @@
 //! | [`graph`] | the graph: operators as nodes, values as their outputs |
 //! | [`op`], [`ops`] | what an operator is; every operator with its shape rule and reference evaluation |
 //! | [`pointwise`], [`broadcast`] | elementwise programs and how they are evaluated |
+//! | [`batch`] | how operators hand on the samples of a batch, for batches of another size |
 //! | [`gradient`], [`derivative`] | how gradients are built: the context of [`Operator::gradient`], derivatives of programs |
 //! | [`movement`] | what operators share that only move elements |
 //! | [`tensor`], [`constant`] | data: owned tensors for evaluation, handles to weights |
@@ -20,6 +21,7 @@
 
 pub mod arbitrary;
 pub mod attr;
+pub mod batch;
 pub mod broadcast;
 pub mod constant;
 pub mod derivative;

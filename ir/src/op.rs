@@ -5,6 +5,8 @@
 //! `ops/mod.rs`: adding an operator is its own section there plus one line in that list.
 
 use crate::attr::Attributes;
+use crate::batch::{BatchCx, Batched};
+use crate::broadcast::broadcast_shapes;
 use crate::{Dim, GradientCx, GradientError, Pointwise, Tensor, TensorType};
 
 /// Why types do not fit an operator: the sentence a user reads behind the operator's name.
@@ -95,6 +97,16 @@ pub trait Operator: Attributes + Clone + std::fmt::Debug + PartialEq + Into<Op> 
             Some(program) => cx.pointwise_gradients(&program),
             None => Err(GradientError::Unsupported(None)),
         }
+    }
+
+    /// How the samples of a batch are handed on, for a batch of another size; `None` if the operator does not keep them
+    /// apart. By default an elementwise operator does, and no other is known to.
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let types: Vec<&TensorType> = cx.types.iter().copied().flatten().collect();
+        self.pointwise(&types)?;
+        let rank = broadcast_shapes(types.iter().map(|t| &t.shape[..])).ok()?.len();
+        let (axis, operands) = cx.broadcast(rank, 0)?;
+        Some(Batched { operands, ..cx.on(axis) })
     }
 
     /// Multiply-accumulates of one execution, as published figures count them: convolutions and matrix products only.
@@ -192,6 +204,14 @@ macro_rules! define_ops {
                 match self {
                     Op::Input | Op::Constant(_) => Ok(()), // has no operands
                     $(Op::$name(op) => op.gradient(cx),)*
+                }
+            }
+
+            /// See [`Operator::batched`].
+            pub fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+                match self {
+                    Op::Input | Op::Constant(_) => None, // has no operands
+                    $(Op::$name(op) => op.batched(cx),)*
                 }
             }
 

@@ -59,6 +59,9 @@ pub struct Importing {
     /// Fix a symbolic dimension; several sizes make several shape sets
     #[arg(long = "dim", value_name = "NAME=N,..", value_parser = parse_dim)]
     pub dims: Vec<(String, Vec<i64>)>,
+    /// Compile for batches of this size; several make several shape sets
+    #[arg(long = "batch", value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub batches: Vec<u32>,
     /// Say an input's shape: x=1x3x224x224
     #[arg(long = "shape", value_name = "NAME=SHAPE", value_parser = parse_shape)]
     pub shapes: Vec<(String, Vec<usize>)>,
@@ -93,9 +96,17 @@ pub struct Compiling {
 impl Compiling {
     /// A flag that asks for something else than the default, if there is one: what is compiled already cannot heed it.
     pub fn given(&self) -> Option<&'static str> {
-        let Self { importing: Importing { dims, shapes, fixed }, target_cpu, opt_level, winograd, bands, size } = self;
+        let Self {
+            importing: Importing { dims, batches, shapes, fixed },
+            target_cpu,
+            opt_level,
+            winograd,
+            bands,
+            size,
+        } = self;
         [
             (!dims.is_empty(), "--dim"),
+            (!batches.is_empty(), "--batch"),
             (!shapes.is_empty(), "--shape"),
             (!fixed.is_empty(), "--fix"),
             (target_cpu.is_some(), "--target-cpu"),
@@ -145,8 +156,10 @@ pub struct Compile {
     /// .so, .a or .o, each with its C header; or .h [default: MODEL.so]
     #[arg(short, value_name = "OUT")]
     pub output: Option<PathBuf>,
-    /// Write this alone, text to standard output unless -o is given
-    #[arg(long, value_name = "KIND", value_enum)]
+    /// This alone: so, obj, staticlib, header, graph, plan, kernels, clif, asm
+    ///
+    /// Text goes to standard output unless -o is given.
+    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
     pub emit: Option<Emit>,
     /// Flags shared with the other commands.
     #[command(flatten)]

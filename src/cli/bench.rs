@@ -199,7 +199,7 @@ impl Drop for Temporary {
 /// The shapes of the given arrays, for inputs whose dimensions the model leaves open: as `nncc run` compiles for them.
 fn shapes_of_arrays(a: &args::Bench) -> Result<Vec<(String, Vec<usize>)>, Error> {
     let importing = &a.shared.importing;
-    if !importing.dims.is_empty() || !importing.shapes.is_empty() {
+    if !importing.dims.is_empty() || !importing.batches.is_empty() || !importing.shapes.is_empty() {
         return Ok(Vec::new());
     }
     let open = |i: &&nncc_frontend::ValueDescription| {
@@ -231,6 +231,10 @@ fn compile_in_child(a: &args::Bench) -> Result<Temporary, Error> {
     for (name, values) in &a.shared.importing.dims {
         let values: Vec<String> = values.iter().map(i64::to_string).collect();
         child.arg("--dim").arg(format!("{name}={}", values.join(",")));
+    }
+    if !a.shared.importing.batches.is_empty() {
+        let sizes: Vec<String> = a.shared.importing.batches.iter().map(u32::to_string).collect();
+        child.arg("--batch").arg(sizes.join(","));
     }
     for (name, extents) in &a.shared.importing.shapes {
         let extents: Vec<String> = extents.iter().map(usize::to_string).collect();

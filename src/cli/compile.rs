@@ -21,6 +21,10 @@ pub fn run(a: &args::Compile) -> Result<(), Error> {
     }
     let time = a.tune.then(|| Duration::from_secs_f64(a.tune_seconds.clamp(0.0, 86_400.0)));
     compiler = compiler.tuning(Tuning { time, cache: a.tune_cache.clone() });
+    if a.learning.train && !a.shared.importing.batches.is_empty() {
+        let message = "--batch is for a library that infers; --batch-size and --infer-batch are for one that learns";
+        return Err(Error::Usage(message.into()));
+    }
     let progress = Progress::start();
     let compiled = match a.learning.train {
         true => learning(&compiler, model, &a.learning, &mut |stage| progress.stage(stage))?,
@@ -67,18 +71,9 @@ fn learning(
     let mut loss = recipe::loss(&recipe)?;
     recipe::weigh(&mut loss, &recipe, None)?;
     let (options, _) = recipe::options(&recipe, loss)?;
-    // A model that is made for one size of a batch has no other.
     let model = ModelFile::open(model)?;
-    let description = model.describe();
-    let first = description.inputs.first().and_then(|x| x.shape.as_ref()?.first()?.size());
-    let size = match (recipe.batch_size, first) {
-        (Some(size), _) => size as usize,
-        (None, fixed) => fixed.unwrap_or(USUAL_BATCH),
-    };
-    let inference = match (&given.infer_batch[..], first) {
-        ([], fixed) => vec![fixed.unwrap_or(1)],
-        (sizes, _) => sizes.to_vec(),
-    };
+    let size = recipe.batch_size.map_or(USUAL_BATCH, |n| n as usize);
+    let inference = if given.infer_batch.is_empty() { vec![1] } else { given.infer_batch.clone() };
     let gather = if recipe.accumulate.is_some_and(|n| n > 1) { vec![size] } else { Vec::new() };
     let sizes = LearningBatches { step: vec![size], gather, evaluation: vec![size], inference };
     let (compiled, graph) = compiler.load_learning(&model, &options, &sizes, stage)?;
@@ -136,6 +131,7 @@ pub fn importer(flags: &args::Importing) -> Result<Compiler, Error> {
     for (name, values) in &flags.dims {
         c = c.dim(name, values);
     }
+    c = c.batch(&flags.batches.iter().map(|&n| n as usize).collect::<Vec<_>>());
     for (name, extents) in &flags.shapes {
         c = c.input_shape(name, extents);
     }

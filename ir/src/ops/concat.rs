@@ -6,6 +6,7 @@
 //!
 //! Sources: ONNX Concat-13, Split-18.
 
+use crate::batch::{BatchCx, Batched};
 use crate::movement::{check_axis, check_shape, may_equal, offset, pick, pick_symbolic, sizes, unify};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::tensor::strides_of;
@@ -83,6 +84,12 @@ impl Operator for Concat {
         let parts = cx.node(Split { axis: self.axis, sizes }, &[Some(dy)])?;
         (0..operands.len()).try_for_each(|i| cx.give(i, |_| Ok(ValueId { node: parts, out: i as u32 })))
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let axis = cx.axes.iter().flatten().next().copied().filter(|&axis| axis != self.axis)?;
+        let all = cx.axes.iter().all(|own| own.is_none_or(|own| own == axis));
+        all.then(|| Batched { operands: vec![Some(axis); cx.axes.len()], ..cx.on(axis) })
+    }
 }
 
 /// The elements of tensors, `width` items each, joined along `axis`.
@@ -158,6 +165,11 @@ impl Operator for Split {
     fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
         let parts = (0..cx.result_count()).map(|i| cx.upstream_or_zeros(i)).collect::<Result<Vec<_>, _>>()?;
         cx.give(0, |cx| cx.add(Concat { axis: self.axis }, &parts))
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let split = cx.where_first(|axis| axis != self.axis)?;
+        Some(Batched { results: vec![cx.axis(0)?; self.sizes.len()], ..split })
     }
 }
 

@@ -13,6 +13,7 @@
 //! Evaluation converts to f64 once and keeps the last axis innermost and contiguous, so that networks of a few GMAC can be
 //! checked in seconds. Sources: ONNX Conv-22, ConvTranspose-22.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{one_float, operands, output_dims, same_dim, tensors, vector_of};
 use crate::ops::reduce::ReduceKind;
@@ -175,6 +176,10 @@ impl Operator for Conv {
         let per_output = TensorType::new(w.dtype, w.shape.get(1..)?.iter().cloned()).elems()?;
         (outputs.first()?.elems()? as u64).checked_mul(per_output as u64)
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis == 0)
+    }
 }
 
 /// The gradient of a bias of one element a channel.
@@ -293,6 +298,10 @@ impl Operator for ConvTranspose {
         let (x, w) = (inputs.first().copied().flatten()?, inputs.get(1).copied().flatten()?);
         let per_input = TensorType::new(w.dtype, w.shape.get(1..)?.iter().cloned()).elems()?;
         (x.elems()? as u64).checked_mul(per_input as u64)
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis == 0)
     }
 }
 

@@ -7,6 +7,7 @@
 //! They are taken in f64 and each is rounded once; integers wrap. Sources: ONNX CumSum-14, CumProd-26, whose axis operand is
 //! folded into the attribute.
 
+use crate::batch::{BatchCx, Batched};
 use crate::movement::check_axis;
 use crate::op::{EvalError, Operator, TypeError, operands};
 use crate::tensor::{indices, strides_of};
@@ -92,6 +93,10 @@ impl Operator for CumSum {
         let dy = cx.dy()?;
         cx.give(0, |cx| cx.add(CumSum { reverse: !self.reverse, ..self.clone() }, &[dy]))
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis != self.axis)
+    }
 }
 
 impl Operator for CumProd {
@@ -119,6 +124,10 @@ impl Operator for CumProd {
     fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
         let way = "where all elements are positive, exp(cum_sum(log(x))) is the same and has one";
         if cx.wants(0) { Err(GradientError::Unsupported(Some(way))) } else { Ok(()) }
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis != self.axis)
     }
 }
 

@@ -15,6 +15,7 @@
 //! Sources: Srivastava et al., Dropout, 2014; Tompson et al.,
 //! Efficient Object Localization (SpatialDropout), 2015; ONNX Dropout-22, torch.nn.Dropout2d.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{one_float, operands, tensors, vector_of};
 use crate::philox::{key, philox4x32};
@@ -93,6 +94,10 @@ impl Operator for Dropout {
             Some(random) => cx.give(0, |cx| cx.add(self.clone(), &[dy, random])),
             None => cx.give(0, |_| Ok(dy)),
         }
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis == 0 || !self.whole_channels)
     }
 }
 

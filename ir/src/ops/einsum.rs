@@ -8,6 +8,7 @@
 //! A label has one size everywhere; as in numpy, an axis of size 1 broadcasts against it. `...` stands for the remaining
 //! axes of its operand, which broadcast aligned at the right. Source: ONNX Einsum-12, which refers to numpy.einsum.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{one_dtype, output_dims};
 use crate::tensor::{indices, strides_of};
@@ -244,6 +245,27 @@ impl Operator for Einsum {
             })?;
         }
         Ok(())
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let shapes: Vec<&[Dim]> = cx.types.iter().map(|t| t.map(|t| &t.shape[..])).collect::<Option<_>>()?;
+        let loops = self.loops(&shapes).ok()?;
+        let mut sampled = (loops.operands.iter().zip(cx.axes)).filter_map(|(loops, axis)| loops.get((*axis)?).copied());
+        let samples = sampled.next()?;
+        if sampled.any(|other| other != samples) {
+            return None;
+        }
+        let mut wanted = cx.axes.to_vec();
+        for ((axes, shape), wanted) in loops.operands.iter().zip(&shapes).zip(&mut wanted) {
+            let mut own = axes.iter().zip(*shape).enumerate().filter(|(_, (l, _))| **l == samples);
+            match (own.next(), own.next(), &wanted) {
+                (None, ..) | (Some((_, (_, Dim::Known(1)))), None, None) => {}
+                (Some((axis, (_, d))), None, _) if *d == loops.sizes[samples] => *wanted = Some(axis),
+                _ => return None, // a diagonal, or samples that broadcast
+            }
+        }
+        let axis = loops.output.iter().position(|l| *l == samples)?;
+        Some(Batched { operands: wanted, ..cx.on(axis) })
     }
 }
 

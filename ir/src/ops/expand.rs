@@ -7,6 +7,7 @@
 //!
 //! Sources: ONNX Expand-13, Tile-13.
 
+use crate::batch::{BatchCx, Batched};
 use crate::broadcast::broadcast_strides;
 use crate::movement::{check_len, check_shape, may_equal, offset, pick, pick_symbolic, sizes};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
@@ -67,6 +68,15 @@ impl Operator for Expand {
         let (x, dy) = (cx.operand(0)?, cx.dy()?);
         cx.give(0, |cx| cx.sum_to(dy, &cx.dims(x)))
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let (x, axis) = (cx.ty(0)?, cx.axis(0)?);
+        let place = axis + self.shape.len().checked_sub(x.rank())?;
+        // Copies of a whole batch would stand behind each other.
+        let same = self.shape.get(place) == x.shape.get(axis);
+        let shape = cx.scaled_at(&self.shape, place).filter(|_| same)?;
+        Some(Batched { op: Some(Expand { shape }.into()), ..cx.on(place) })
+    }
 }
 
 impl Tile {
@@ -113,6 +123,10 @@ impl Operator for Tile {
             let axes: Vec<usize> = (0..self.repeats.len()).map(|a| 2 * a).collect();
             cx.reduce(ReduceKind::Sum, apart, &axes, false)
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| self.repeats.get(axis) == Some(&1))
     }
 }
 

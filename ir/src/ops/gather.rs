@@ -9,6 +9,7 @@
 //! A negative index counts from the end. One out of range is an error here; compiled code takes the nearest one that
 //! exists, so that no index reads outside of the operand. Sources: ONNX Gather-13, GatherElements-13, GatherND-13.
 
+use crate::batch::{BatchCx, Batched};
 use crate::movement::{check_axis, may_equal, offset, pick, pick_symbolic};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::ops::concat::Concat;
@@ -103,6 +104,16 @@ impl Operator for Gather {
             cx.transpose(sum, &back)
         })
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let indices = cx.ty(1)?.rank();
+        match (cx.axis(0), cx.axis(1)) {
+            (Some(axis), None) if axis < self.axis => Some(cx.on(axis)),
+            (Some(axis), None) if axis > self.axis => Some(cx.on(axis + indices - 1)),
+            (None, Some(axis)) => Some(cx.on(self.axis + axis)),
+            _ => None,
+        }
+    }
 }
 
 impl Gather {
@@ -143,6 +154,13 @@ impl Operator for GatherElements {
             let zeros = cx.zeros(&ty);
             cx.add(ScatterElements { axis: self.axis, reduction: ScatterReduction::Add }, &[zeros, idx, dy])
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let axis = cx.axis(0).or(cx.axis(1)).filter(|&axis| axis != self.axis)?;
+        let same = cx.ty(0)?.shape.get(axis) == cx.ty(1)?.shape.get(axis);
+        let both = cx.axes.iter().all(|own| own.is_none_or(|own| own == axis));
+        (same && both).then(|| Batched { operands: vec![Some(axis); 2], ..cx.on(axis) })
     }
 }
 
@@ -215,6 +233,12 @@ impl Operator for GatherNd {
             let zeros = cx.zeros(&ty);
             cx.add(ScatterNd { reduction: ScatterReduction::Add }, &[zeros, idx, dy])
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let axis = cx.axis(0).or(cx.axis(1)).filter(|&axis| axis < self.batch_dims)?;
+        let both = cx.axes.iter().all(|own| own.is_none_or(|own| own == axis));
+        both.then(|| Batched { operands: vec![Some(axis); 2], ..cx.on(axis) })
     }
 }
 

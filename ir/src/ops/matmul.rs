@@ -2,6 +2,7 @@
 //!
 //! Floating-point sums are taken in f64 and rounded once; integers wrap. Sources: ONNX MatMul-13, Gemm-13.
 
+use crate::batch::{BatchCx, Batched};
 use crate::broadcast::{broadcast_shapes, broadcast_strides};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{one_dtype, operands, output_dims, same_dim, tensors};
@@ -160,6 +161,24 @@ impl Operator for MatMul {
         let k = inputs.first().copied().flatten()?.shape.last()?.size()?;
         (outputs.first()?.elems()? as u64).checked_mul(k as u64)
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let (a, b) = (cx.ty(0)?.rank(), cx.ty(1)?.rank());
+        // An operand of rank 1 has no axis but the inner one.
+        let (rows, columns) = (a.checked_sub(2), (b >= 2).then(|| b - 1));
+        let rank = (a.max(2) - 2).max(b.max(2) - 2) + usize::from(a >= 2) + usize::from(b >= 2);
+        match (cx.axis(0), cx.axis(1)) {
+            (Some(axis), None) if Some(axis) == rows => Some(cx.on(rank - 1 - usize::from(b >= 2))),
+            (None, Some(axis)) if Some(axis) == columns => Some(cx.on(rank - 1)),
+            _ if a >= 2 && b >= 2 => {
+                let (axis, operands) = cx.broadcast(rank, 2)?;
+                Some(Batched { operands, ..cx.on(axis) })
+            }
+            (Some(axis), None) if b < 2 && axis + 2 < a => Some(cx.on(axis)),
+            (None, Some(axis)) if a < 2 && axis + 2 < b => Some(cx.on(axis)),
+            _ => None,
+        }
+    }
 }
 
 /// Matrices behind batch axes, each turned around.
@@ -284,6 +303,22 @@ impl Operator for Gemm {
         let (a, b) = (inputs.first().copied().flatten()?, inputs.get(1).copied().flatten()?);
         let [_, k, _] = self.sizes(a, b).ok()?;
         (outputs.first()?.elems()? as u64).checked_mul(k.size()? as u64)
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        if cx.axis(1).is_some() || cx.axis(0)? != usize::from(self.trans_a) {
+            return None; // rows of a, so rows of the result
+        }
+        let mut operands = cx.axes.to_vec();
+        if let (Some(c), Some(own)) = (cx.ty(2), operands.get_mut(2)) {
+            let one_for_all = c.rank() < 2 || c.shape[0] == Dim::Known(1);
+            match *own {
+                None if !one_for_all => *own = Some(0),
+                Some(axis) if axis != 0 || c.rank() < 2 => return None,
+                _ => {}
+            }
+        }
+        Some(Batched { operands, ..cx.on(0) })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The list below is the only one: [`Op`], parsing by name and dispatch are generated from it.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError, define_ops};
 use crate::{GradientCx, GradientError, Pointwise, SymTensor, Tensor, TensorType, type_err};
 

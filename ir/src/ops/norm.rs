@@ -12,6 +12,7 @@
 //!
 //! Variances are of the population (divided by n). All operands have the type of x, f32 or f64.
 
+use crate::batch::{BatchCx, Batched};
 use crate::broadcast::{broadcast_shapes, broadcast_strides};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{around, axis_of, one_float, operands, output_dims, tensors, vector_of};
@@ -213,6 +214,10 @@ impl Operator for BatchNorm {
         }
         Ok(())
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis != 1)
+    }
 }
 
 /// The gradients of `h * scale + bias`, where h is x in chunks of `n` neighbouring elements, each standardised (or, if not
@@ -308,6 +313,10 @@ impl Operator for InstanceNorm {
         let plane: usize = dims[2..].iter().product();
         standardised_gradients(cx, plane, true, self.epsilon, Some(&per_channel(&dims)))
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis == 0)
+    }
 }
 
 impl Operator for GroupNorm {
@@ -337,6 +346,10 @@ impl Operator for GroupNorm {
         let dims = cx.dims(x);
         let group: usize = dims[1] / self.groups * dims[2..].iter().product::<usize>();
         standardised_gradients(cx, group, true, self.epsilon, Some(&per_channel(&dims)))
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis == 0)
     }
 }
 
@@ -386,6 +399,11 @@ impl Operator for LayerNorm {
         let n = cx.dims(x)[self.axis..].iter().product();
         standardised_gradients(cx, n, true, self.epsilon, None)
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let (axis, operands) = cx.broadcast(cx.ty(0)?.rank(), 0)?;
+        (cx.axis(0)? == axis && axis < self.axis).then(|| Batched { operands, ..cx.on(axis) })
+    }
 }
 
 impl Operator for RmsNorm {
@@ -417,6 +435,11 @@ impl Operator for RmsNorm {
         let x = cx.operand(0)?;
         let n = cx.dims(x)[self.axis..].iter().product();
         standardised_gradients(cx, n, false, self.epsilon, None)
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let (axis, operands) = cx.broadcast(cx.ty(0)?.rank(), 0)?;
+        (cx.axis(0)? == axis && axis < self.axis).then(|| Batched { operands, ..cx.on(axis) })
     }
 }
 
@@ -506,6 +529,10 @@ impl Operator for Lrn {
             cx.reshape(dx, &dims)
         })
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis != 1)
+    }
 }
 
 impl Operator for LpNorm {
@@ -558,6 +585,10 @@ impl Operator for LpNorm {
                 p.select(flat, zero, d)
             })
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis != self.axis)
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! An index outside of `-depth .. depth` gives `off` everywhere. Source: ONNX OneHot-11.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError, operands};
 use crate::tensor::{indices, strides_of};
 use crate::{DType, Dim, Tensor, TensorType, map_data, operator_attrs, type_err};
@@ -54,6 +55,11 @@ impl Operator for OneHot {
         };
         let on: Vec<usize> = indices(&dims).map(|i| usize::from(is_on(i))).collect();
         Ok(vec![Tensor::of(&dims, map_data!(values.data(), v => on.iter().map(|&o| v[o]).collect()))])
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let axis = cx.first_alone()?;
+        Some(cx.on(axis + usize::from(axis >= self.axis)))
     }
 }
 

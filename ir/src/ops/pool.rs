@@ -11,6 +11,7 @@
 //! Global pooling has no operator here: it is a `Reduce` over the spatial axes.
 //! Sources: ONNX MaxPool-22, AveragePool-22, LpPool-22.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{one_float, same_dim};
 use crate::ops::operands::{operands, output_dims, tensors};
@@ -187,6 +188,11 @@ impl Operator for MaxPool {
         let (x, dy) = (cx.operand(0)?, cx.dy()?);
         cx.give(0, |cx| cx.add(op, &[x, dy]))
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        // Indices count from the first element of the batch.
+        if self.indices { None } else { cx.where_first(|axis| axis < 2) }
+    }
 }
 
 /// The first of the largest elements among `cells`; a NaN counts as larger than everything.
@@ -242,6 +248,10 @@ impl Operator for AveragePool {
     fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
         let (x, dy) = (cx.operand(0)?, cx.dy()?);
         cx.give(0, |cx| cx.add(self.transposed(&cx.dims(x)[2..]), &[dy]))
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis < 2)
     }
 }
 
@@ -395,6 +405,10 @@ impl Operator for LpPool {
                 p.binary(BinaryFn::Mul, slope, v[1])
             })
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis < 2)
     }
 }
 

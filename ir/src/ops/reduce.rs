@@ -12,6 +12,7 @@
 //! Integers wrap; mean, l2 and logarithms of integers truncate toward zero. Sums are taken in f64 and rounded once.
 //! Sources: ONNX ReduceSum-13 and its family up to opset 20, ArgMax-13.
 
+use crate::batch::{BatchCx, Batched};
 use crate::movement::{check_axis, offset};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::ops::cum_sum::CumProd;
@@ -287,6 +288,12 @@ impl Operator for Reduce {
             }
         })
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let axis = cx.first_alone().filter(|axis| !self.axes.contains(axis))?;
+        let gone = if self.keepdims { 0 } else { self.axes.iter().filter(|&&a| a < axis).count() };
+        Some(cx.on(axis - gone))
+    }
 }
 
 impl Reduce {
@@ -337,6 +344,11 @@ impl Operator for ArgReduce {
             })
         });
         Ok(vec![Tensor::of(&dims, Data::I64(places.collect()))])
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let axis = cx.first_alone().filter(|&axis| axis != self.axis)?;
+        Some(cx.on(axis - usize::from(!self.keepdims && self.axis < axis)))
     }
 }
 

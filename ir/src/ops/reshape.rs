@@ -2,6 +2,7 @@
 //!
 //! Flatten, Squeeze and Unsqueeze are imported as Reshape. Whether a copy is made is the memory plan's decision.
 
+use crate::batch::{BatchCx, Batched};
 use crate::movement::{check_shape, may_equal, pick_symbolic, product, sizes};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::tensor::strides_of;
@@ -80,6 +81,35 @@ impl Operator for Reshape {
         let (x, dy) = (cx.operand(0)?, cx.dy()?);
         cx.give(0, |cx| cx.reshape(dy, &cx.dims(x)))
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let (from, axis) = (&cx.ty(0)?.shape, cx.axis(0)?);
+        // How many elements are slower than the samples: those in front of them, in both shapes.
+        let slower = product(from.get(..axis)?)?.mul(&Dim::from(cx.outer)).size()?;
+        let places = (0..self.shape.len()).filter_map(|a| {
+            let front = product(&self.shape[..a])?.size()?;
+            let outer = slower.checked_div(front).filter(|outer| outer * front == slower)?;
+            let length = cx.scaled(&self.shape[a])?;
+            (outer == 1 || length.size()? % (outer * cx.to) == 0).then_some((a, outer))
+        });
+        // An axis of samples alone, where it was if it can be. Else one that is joined with what is in front, if the axes
+        // behind stay as they are; else one that is joined with what is behind, unless that is the last axis, of which
+        // products and normalizations sum.
+        let behind = from.get(axis + 1..)?;
+        let rank = |&(a, outer): &(usize, usize)| {
+            let kind = match outer {
+                1 if self.shape[a] == Dim::from(cx.from) => 0,
+                1 if a + 1 < self.shape.len() => 2,
+                1 => 4,
+                _ if self.shape.get(a + 1..) == Some(behind) => 1,
+                _ => 3,
+            };
+            (kind, a != axis, a)
+        };
+        let (place, outer) = places.min_by_key(rank)?;
+        let shape = cx.scaled_at(&self.shape, place)?;
+        Some(Batched { op: Some(Reshape { shape }.into()), outer, ..cx.on(place) })
+    }
 }
 
 impl Operator for Identity {
@@ -102,6 +132,10 @@ impl Operator for Identity {
 
     fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
         cx.give(0, |cx| cx.dy())
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|_| true)
     }
 }
 

@@ -18,6 +18,7 @@
 //!
 //! Source: ONNX Resize-19 and its reference implementation; Keys, Cubic Convolution Interpolation (1981), equation 4.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{around, one_float, operands, output_dims, tensors};
 use crate::{DType, Dim, GradientCx, GradientError, Tensor, TensorType, attr_enum, map_data, operator_attrs, type_err};
@@ -318,6 +319,17 @@ impl Operator for Resize {
             };
             cx.add(transposed, &[dy])
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let (axis, x) = (cx.first_alone()?, cx.ty(0)?);
+        let rank = x.rank();
+        let kept = x.shape.get(axis)? == self.sizes.get(axis)?
+            && self.scales.get(axis).is_none_or(|s| *s == 1.0)
+            && self.roi.get(axis).is_none_or(|start| *start == 0.0)
+            && self.roi.get(rank + axis).is_none_or(|end| *end == 1.0);
+        let sizes = cx.scaled_at(&self.sizes, axis).filter(|_| kept)?;
+        Some(Batched { op: Some(Resize { sizes, ..self.clone() }.into()), ..cx.on(axis) })
     }
 }
 

@@ -7,6 +7,7 @@
 //! ONNX's ends, negative and overlong bounds are resolved by the importer: every element named here exists.
 //! Source: ONNX Slice-13.
 
+use crate::batch::{BatchCx, Batched};
 use crate::movement::{check_len, check_shape, pick, pick_symbolic, sizes};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::tensor::strides_of;
@@ -116,6 +117,14 @@ impl Operator for Slice {
             }
             cx.pad(now, &before, &after)
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let axis = cx.first_alone()?;
+        let whole = cx.ty(0)?.shape.get(axis)? == self.lens.get(axis)?;
+        let forward = self.starts.get(axis)?.known() == Some(0) && self.steps.get(axis) == Some(&1);
+        let lens = cx.scaled_at(&self.lens, axis).filter(|_| whole && forward)?;
+        Some(Batched { op: Some(Slice { lens, ..self.clone() }.into()), ..cx.on(axis) })
     }
 }
 

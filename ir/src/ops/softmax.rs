@@ -10,6 +10,7 @@
 //! PyTorch. Each is `x: T[..] -> T[..]` of the same shape, T in f32, f64. Opsets before 13 flatten to two axes first: the
 //! importer rewrites them. Sources: ONNX Softmax-13, LogSoftmax-13, Hardmax-13.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::operands::{around, axis_of, one_float, operands, output_dims, tensors};
 use crate::ops::reduce::ReduceKind;
@@ -100,6 +101,10 @@ impl Operator for Softmax {
             })
         })
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis != self.axis)
+    }
 }
 
 impl Operator for LogSoftmax {
@@ -129,6 +134,10 @@ impl Operator for LogSoftmax {
             })
         })
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis != self.axis)
+    }
 }
 
 impl Operator for Hardmax {
@@ -147,6 +156,10 @@ impl Operator for Hardmax {
                 line[i] = 1.0;
             }
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis != self.axis)
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Sources: ONNX DepthToSpace-13, SpaceToDepth-13.
 
+use crate::batch::{BatchCx, Batched};
 use crate::movement::{offset, pick};
 use crate::op::{EvalError, Operator, TypeError, operands};
 use crate::tensor::strides_of;
@@ -99,6 +100,10 @@ impl Operator for DepthToSpace {
             }
         })
     }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis == 0)
+    }
 }
 
 impl Operator for SpaceToDepth {
@@ -123,6 +128,10 @@ impl Operator for SpaceToDepth {
     fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
         let dy = cx.dy()?;
         cx.give(0, |cx| cx.add(DepthToSpace { block: self.block, mode: DepthOrder::Dcr }, &[dy]))
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|axis| axis == 0)
     }
 }
 

@@ -7,6 +7,7 @@
 //! NaN counts as larger than every number, as numpy sorts it (ONNX leaves it open). Without `sorted` ONNX leaves the order
 //! of the results open; here and in compiled code they are sorted all the same. Source: ONNX TopK-11.
 
+use crate::batch::{BatchCx, Batched};
 use crate::movement::{check_axis, check_shape};
 use crate::op::{EvalError, Operator, TypeError, operands};
 use crate::ops::scatter::{ScatterElements, ScatterReduction};
@@ -89,6 +90,11 @@ impl Operator for TopK {
             let zeros = cx.zeros(&ty);
             cx.add(ScatterElements { axis: self.axis, reduction: ScatterReduction::None }, &[zeros, positions, dy])
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let taken = cx.where_first(|axis| axis != self.axis)?;
+        Some(Batched { results: vec![cx.axis(0)?; 2], ..taken })
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Source: ONNX Transpose-21.
 
+use crate::batch::{BatchCx, Batched};
 use crate::movement::{check_len, offset, pick, pick_symbolic};
 use crate::op::{EvalError, Operator, SymTensor, TypeError, operands};
 use crate::tensor::strides_of;
@@ -64,6 +65,11 @@ impl Operator for Transpose {
             let dy = cx.dy()?;
             cx.transpose(dy, &inverse)
         })
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let axis = cx.axis(0)?;
+        Some(cx.on(self.perm.iter().position(|&p| p == axis)?))
     }
 }
 

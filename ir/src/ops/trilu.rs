@@ -6,6 +6,7 @@
 //!
 //! Source: ONNX Trilu-14.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError, operands};
 use crate::{GradientCx, GradientError, Tensor, TensorType, map_data, operator_attrs, type_err};
 
@@ -49,6 +50,11 @@ impl Operator for Trilu {
     fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
         let dy = cx.dy()?;
         cx.give(0, |cx| cx.add(self.clone(), &[dy]))
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        let rank = cx.ty(0)?.rank();
+        cx.where_first(|axis| axis + 2 < rank)
     }
 }
 
