@@ -12,12 +12,17 @@
 
 use crate::problem::Problem;
 use crate::value::{SymVal, Val};
+use nncc_ir::ops::reshape::Identity;
 use nncc_ir::{Constant, DType, Dim, Graph, Op, Origin, SymTensor, Tensor, TensorType, ValueId};
 use std::rc::Rc;
 
 /// Why a node was not imported; the driver adds the node.
 pub(crate) type Stop = Box<Problem>;
 
+/// Nodes that an import may visit beyond [`NODES_EACH`] times those in the file: functions are copied where they are called,
+/// and gradients are made of what they are the gradients of.
+const NODES: usize = 50_000;
+const NODES_EACH: usize = 20;
 /// Elements of a constant up to which it takes part in folding: more than any shape arithmetic, less than weights.
 pub(crate) const FOLD_ELEMS: usize = 1 << 16;
 /// Elements that all folding of one import may produce: what it allocates is bounded whatever the file says.
@@ -39,11 +44,29 @@ pub(crate) struct Builder {
     /// How many Dropouts there are.
     pub(crate) dropouts: usize,
     fold_left: usize,
+    nodes_left: usize,
 }
 
 impl Builder {
-    pub(crate) fn new(name: &str, training: bool) -> Builder {
-        Builder { graph: Graph::new(name), training, dropouts: 0, fold_left: FOLD_TOTAL }
+    /// For a model of so many nodes.
+    pub(crate) fn new(name: &str, training: bool, nodes: usize) -> Builder {
+        let nodes_left = NODES.saturating_add(NODES_EACH.saturating_mul(nodes));
+        Builder { graph: Graph::new(name), training, dropouts: 0, fold_left: FOLD_TOTAL, nodes_left }
+    }
+
+    /// Whether so many nodes more may be imported.
+    pub(crate) fn allows_nodes(&self, count: usize) -> Result<(), Stop> {
+        match count <= self.nodes_left {
+            true => Ok(()),
+            false => Err(Problem::unsupported("more nodes than its file is worth, after inlining functions").into()),
+        }
+    }
+
+    /// Takes `count` from the budget of nodes.
+    pub(crate) fn spend_nodes(&mut self, count: usize) -> Result<(), Stop> {
+        self.allows_nodes(count)?;
+        self.nodes_left -= count;
+        Ok(())
     }
 
     /// Takes `elems` from the budget for constants that an import makes up.
@@ -78,6 +101,13 @@ impl Builder {
             }
             Val::Symbolic(s) => Err(needs_dims("the value of a shape is needed at run time", &s.tensor.elems).into()),
         }
+    }
+
+    /// A copy that is a value of its own in the graph.
+    pub(crate) fn own(&mut self, v: &Val) -> Result<ValueId, Stop> {
+        let v = self.place(v)?;
+        let origin = self.graph.node(v.node).origin.clone();
+        Ok(self.graph.add1(Identity {}, &[v], origin, "").map_err(|e| Problem::invalid(e.0))?)
     }
 
     /// Adds `op`, or computes it. Gives all outputs.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A problem with one node poisons what depends on it and the walk goes on, so that one report has every problem.
-//! What a small file can expand to is bounded: nodes by `NODES`, nesting by `DEPTH`.
+//! What a small file can expand to is bounded: nodes and constants by the builder's budgets, nesting by `DEPTH`.
 
 use crate::build::{Builder, Stop, check_size};
 use crate::model::{
@@ -29,8 +29,6 @@ use std::rc::Rc;
 
 /// The newest version of the default operator set that the importer knows.
 pub const NEWEST_OPSET: i64 = 28;
-/// Nodes that an import may visit beyond twenty times those in the file: functions are copied where they are called.
-const NODES: usize = 50_000;
 /// Functions and branches within each other.
 const DEPTH: usize = 32;
 
@@ -70,6 +68,8 @@ struct Scope<'s> {
     /// What stands before names of nodes: `caller/`.
     prefix: String,
     depth: usize,
+    /// Names that attributes of its nodes name: values of their own, see [`Importer::own_value`].
+    named: FxHashSet<String>,
 }
 
 impl Scope<'_> {
@@ -82,9 +82,8 @@ impl Scope<'_> {
 pub(crate) fn import(model: &ModelDef, options: &ImportOptions) -> Result<Import, Vec<Problem>> {
     let mut importer = Importer {
         model,
-        builder: Builder::new(&model.graph.name, options.training),
+        builder: Builder::new(&model.graph.name, options.training, model.node_count),
         problems: Problems::default(),
-        nodes_left: NODES + 20 * model.node_count,
         reported: FxHashSet::default(),
         calls: Vec::new(),
     };
@@ -100,7 +99,6 @@ struct Importer<'m> {
     model: &'m ModelDef,
     builder: Builder,
     problems: Problems,
-    nodes_left: usize,
     /// Initializers that have been reported.
     reported: FxHashSet<String>,
     /// The functions that are being inlined, outermost first.
@@ -138,6 +136,7 @@ impl<'m> Importer<'m> {
             opsets: &model.opsets,
             prefix: String::new(),
             depth: 0,
+            named: FxHashSet::default(),
         };
         self.initializers(&graph.initializers, &mut scope);
         self.inputs(graph, options, &mut symbols, &mut scope);
@@ -318,9 +317,40 @@ impl<'m> Importer<'m> {
             Ok(order) => order,
             Err(problems) => return problems.into_iter().for_each(|p| self.problems.push(p)),
         };
+        self.own_values(order.iter().filter_map(|i| nodes.get(*i)), scope);
         for i in order {
             if let Some(node) = nodes.get(i) {
                 self.node(node, &order::label(node, i), scope);
+            }
+        }
+    }
+
+    /// Notes the names that attributes of these nodes name, and makes those that are bound by now values of their own.
+    fn own_values<'a>(&mut self, nodes: impl Iterator<Item = &'a NodeDef>, scope: &mut Scope) {
+        for name in nodes.flat_map(crate::ops::named_values).flat_map(|(_, names)| names) {
+            if !scope.named.insert(name.to_string()) {
+                continue;
+            }
+            let Some(Slot::Val(val)) = scope.find(name).cloned() else { continue };
+            // An input of the graph is one; what a function or a branch sees may have other names too.
+            let own = if scope.depth == 0 { 0 } else { self.builder.graph.node_bound() };
+            let slot = self.own_value(val, own);
+            scope.values.insert(name.to_string(), slot);
+        }
+    }
+
+    /// A value that is no other one, for a gradient with respect to it: what is computed of it is not folded, and no other name
+    /// stands for it. Nodes from `own` on are so already; integers have no gradient and stay known.
+    fn own_value(&mut self, val: Val, own: usize) -> Slot {
+        let known = !matches!(val, Val::Node(_));
+        if matches!(val, Val::Node(v) if v.node.index() >= own) || (known && !self.builder.ty(&val).dtype.is_float()) {
+            return Slot::Val(val);
+        }
+        match self.builder.own(&val) {
+            Ok(v) => Slot::Val(Val::Node(v)),
+            Err(problem) => {
+                self.problems.push(*problem);
+                Slot::Poisoned
             }
         }
     }
@@ -351,12 +381,19 @@ impl<'m> Importer<'m> {
         while operands.last().is_some_and(Option::is_none) {
             operands.pop();
         }
+        let mut named = Vec::new();
+        for name in crate::ops::named_values(node).into_iter().flat_map(|(_, names)| names) {
+            match self.lookup(name, scope) {
+                Some(Slot::Val(v)) => named.push(v),
+                _ => poisoned = true,
+            }
+        }
         let label = format!("{}{label}", scope.prefix);
         let before = self.builder.graph.node_bound();
         let slots = if poisoned {
             self.skip(node, scope).map(|()| Vec::new())
         } else {
-            self.dispatch(node, &label, &operands, scope)
+            self.dispatch(node, &label, &operands, named, scope)
         };
         let slots = slots.and_then(|slots| {
             if !poisoned && slots.len() < node.outputs.iter().rposition(|n| !n.is_empty()).map_or(0, |i| i + 1) {
@@ -377,6 +414,10 @@ impl<'m> Importer<'m> {
                 Slot::Val(Val::Const(c)) if c.name.borrow().is_empty() => *c.name.borrow_mut() = full,
                 _ => {}
             }
+            let slot = match slot {
+                Slot::Val(val) if scope.named.contains(name) => self.own_value(val, before),
+                slot => slot,
+            };
             scope.values.insert(name.clone(), slot);
         }
     }
@@ -449,14 +490,10 @@ impl<'m> Importer<'m> {
         node: &NodeDef,
         label: &str,
         operands: &[Option<Val>],
+        named: Vec<Val>,
         scope: &Scope,
     ) -> Result<Vec<Slot>, Stop> {
-        match self.nodes_left.checked_sub(1) {
-            Some(left) => self.nodes_left = left,
-            None => {
-                return Err(Problem::unsupported("more nodes than its file is worth, after inlining functions").into());
-            }
-        }
+        self.builder.spend_nodes(1)?;
         let entry = crate::ops::find(&node.domain, &node.op);
         if let (Some(entry), Some(version)) = (entry, self.version(node, scope)) {
             let mut cx = NodeCx {
@@ -464,6 +501,7 @@ impl<'m> Importer<'m> {
                 node,
                 version,
                 operands: operands.to_vec(),
+                named,
                 origin: Origin::named(label),
             };
             return Ok((entry.import)(&mut cx)?.into_iter().map(Slot::Val).collect());
@@ -509,10 +547,7 @@ impl<'m> Importer<'m> {
         if depth >= DEPTH {
             return Err(Problem::unsupported(format!("in {DEPTH} functions and branches within each other")).into());
         }
-        match self.nodes_left.checked_sub(nodes) {
-            Some(_) => Ok(()),
-            None => Err(Problem::unsupported("more nodes than its file is worth, after inlining functions").into()),
-        }
+        self.builder.allows_nodes(nodes)
     }
 
     /// Inlines a model-local function.
@@ -556,6 +591,7 @@ impl<'m> Importer<'m> {
             opsets: if function.opsets.is_empty() { scope.opsets } else { &function.opsets },
             prefix: format!("{label}/"),
             depth: scope.depth + 1,
+            named: FxHashSet::default(),
         };
         self.calls.push(key);
         self.nodes_for(&function.nodes, function.outputs.iter().map(String::as_str), &mut inner);
@@ -592,6 +628,7 @@ impl<'m> Importer<'m> {
             opsets: scope.opsets,
             prefix: format!("{label}/"),
             depth: scope.depth + 1,
+            named: FxHashSet::default(),
         };
         self.initializers(&graph.initializers, &mut inner);
         self.nodes(&graph.nodes, &graph.outputs, &mut inner);

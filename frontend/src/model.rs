@@ -76,11 +76,12 @@ pub(crate) enum Attr {
     Text(Arc<[u8]>),
     Ints(Arc<[i64]>),
     Floats(Arc<[f32]>),
+    Texts(Arc<[Vec<u8>]>),
     Tensor(Arc<TensorDef>),
     Graph(Arc<GraphDef>),
     /// In the body of a function: the attribute of that name of the node that calls it.
     Reference(String),
-    /// A kind that no supported operator takes: sparse tensors, type descriptions, lists of strings, tensors or graphs.
+    /// A kind that no supported operator takes: sparse tensors, type descriptions, lists of tensors or graphs.
     Other(&'static str),
 }
 
@@ -93,6 +94,7 @@ impl Attr {
             Attr::Text(_) => "a string",
             Attr::Ints(_) => "a list of integers",
             Attr::Floats(_) => "a list of floats",
+            Attr::Texts(_) => "a list of strings",
             Attr::Tensor(_) => "a tensor",
             Attr::Graph(_) => "a graph",
             Attr::Reference(_) => "a reference to an attribute of the calling node",
@@ -240,7 +242,7 @@ impl Reader<'_> {
             T::GRAPH => Attr::Graph(Arc::new(self.graph(a.g.0.map(|g| *g).unwrap_or_default()))),
             T::FLOATS => Attr::Floats(a.floats.into()),
             T::INTS => Attr::Ints(a.ints.into()),
-            T::STRINGS => Attr::Other("a list of strings"),
+            T::STRINGS => Attr::Texts(a.strings.into()),
             T::SPARSE_TENSOR | T::SPARSE_TENSORS => Attr::Other("a sparse tensor"),
             T::TYPE_PROTO | T::TYPE_PROTOS => Attr::Other("a type"),
             T::TENSORS => Attr::Other("a list of tensors"),

@@ -21,6 +21,8 @@ pub(crate) struct NodeCx<'a> {
     /// The version of the operator: the newest one not above the model's opset.
     pub(crate) version: i64,
     pub(crate) operands: Vec<Option<Val>>,
+    /// The values that its attributes name: see [`crate::ops::Entry::naming`].
+    pub(crate) named: Vec<Val>,
     pub(crate) origin: Origin,
 }
 
@@ -280,6 +282,14 @@ impl NodeCx<'_> {
 
     pub(crate) fn text(&self, name: &str, default: &str) -> Result<String, Stop> {
         Ok(self.maybe_text(name)?.unwrap_or_else(|| default.to_string()))
+    }
+
+    pub(crate) fn texts(&self, name: &str) -> Result<Option<Vec<String>>, Stop> {
+        match self.attr(name) {
+            None => Ok(None),
+            Some(Attr::Texts(list)) => Ok(Some(list.iter().map(|t| String::from_utf8_lossy(t).into_owned()).collect())),
+            Some(other) => self.wrong_kind(name, "a list of strings", other),
+        }
     }
 
     /// One of a fixed set of words.

@@ -5,6 +5,7 @@
 //! logarithm where sorting is needed).
 
 use crate::model::{Attr, GraphDef, NodeDef};
+use crate::ops::named_values;
 use crate::problem::Problem;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
@@ -15,9 +16,10 @@ pub(crate) fn label(node: &NodeDef, index: usize) -> String {
     if node.name.is_empty() { format!("{}_{index}", node.op) } else { node.name.clone() }
 }
 
-/// The names that a node reads: its operands, and what graphs in its attributes take from outside.
+/// The names that a node reads: its operands, what its attributes name, and what graphs in them take from outside.
 fn reads(node: &NodeDef) -> Vec<&str> {
-    let mut names: Vec<&str> = node.inputs.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
+    let operands = node.inputs.iter().map(String::as_str).filter(|n| !n.is_empty());
+    let mut names: Vec<&str> = operands.chain(named_values(node).into_iter().flat_map(|(_, names)| names)).collect();
     for (_, attr) in &node.attributes {
         if let Attr::Graph(g) = attr {
             names.extend(captured(g));

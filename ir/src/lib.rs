@@ -8,6 +8,7 @@
 //! | [`pointwise`], [`broadcast`] | elementwise programs and how they are evaluated |
 //! | [`batch`] | how operators hand on the samples of a batch, for batches of another size |
 //! | [`gradient`], [`derivative`] | how gradients are built: the context of [`Operator::gradient`], derivatives of programs |
+//! | [`mod@autodiff`] | reverse-mode differentiation of a graph |
 //! | [`movement`] | what operators share that only move elements |
 //! | [`tensor`], [`constant`] | data: owned tensors for evaluation, handles to weights |
 //! | [`attr`], [`print`](mod@print), [`parse`] | the text form |
@@ -21,6 +22,7 @@
 
 pub mod arbitrary;
 pub mod attr;
+pub mod autodiff;
 pub mod batch;
 pub mod broadcast;
 pub mod constant;
@@ -46,6 +48,7 @@ pub mod tensor;
 pub mod types;
 pub mod verify;
 
+pub use autodiff::{AutodiffError, backpropagate, differentiate};
 pub use constant::{Constant, Storage};
 pub use dim::Dim;
 pub use dtype::DType;

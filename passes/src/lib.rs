@@ -2,14 +2,13 @@
 //!
 //! [`pipeline`] is the optimizer on one screen. Every pass stands in one file that says what it rewrites, when that is
 //! legal and what it gains; most are lists of rules over the small rewriting engine in [`rewrite`]. [`pass`] runs them:
-//! timing, verification, fuel, refusals. [`plan_memory()`] ends the pipeline. [`mod@autodiff`] and
-//! [`training`] stand before it: they turn a network into the graph of a training step, which the pipeline then optimizes.
+//! timing, verification, fuel, refusals. [`plan_memory()`] ends the pipeline. [`training`]
+//! stands before it: it turns a network into the graph of a training step, which the pipeline then optimizes.
 //!
 //! Invariants of absence: nothing here knows of a model file format, a kernel or machine code.
 
 #![forbid(unsafe_code)]
 
-pub mod autodiff;
 pub mod canonicalize;
 pub mod choose_layouts;
 pub mod cse;
@@ -35,7 +34,6 @@ pub mod split_batch_norm;
 pub mod training;
 mod weights;
 
-pub use autodiff::{AutodiffError, backpropagate, differentiate};
 pub use pass::{Observer, OptLevel, Options, Pass, PassCx, PassError, PassReport};
 pub use pipeline::{PIPELINE, optimize};
 pub use plan_memory::{MemoryPlan, Place, plan_memory};

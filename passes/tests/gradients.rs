@@ -13,8 +13,7 @@
 use nncc_ir::arbitrary::{Limits, Mix, case};
 use nncc_ir::eval::{Precision, evaluate};
 use nncc_ir::ops::reshape::Identity;
-use nncc_ir::{Constant, DType, Graph, Op, Tensor, ValueId, parse, random, verify};
-use nncc_passes::autodiff::{backpropagate, differentiate};
+use nncc_ir::{Constant, DType, Graph, Op, Tensor, ValueId, backpropagate, differentiate, parse, random, verify};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -96,10 +95,6 @@ const WITHOUT: &[(&str, &str)] = &[
     ("relayout", "is made after differentiation"),
     ("attention", "is recognised after differentiation"),
     ("fused", "is made after differentiation; without a root it is elementwise, as gradients themselves are"),
-    ("conv_weight_gradient", "is a gradient"),
-    ("max_pool_gradient", "is a gradient"),
-    ("average_pool_gradient", "is a gradient"),
-    ("resize_gradient", "is a gradient"),
     ("chain", "is made by code generation"),
 ];
 

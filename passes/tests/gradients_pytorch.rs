@@ -4,10 +4,10 @@
 //! Tolerance: ours are computed in f64, PyTorch's in f32, from sums of a few dozen terms: 2e-5 of the largest gradient of a
 //! tensor.
 
+use nncc_ir::backpropagate;
 use nncc_ir::eval::{Precision, evaluate};
 use nncc_ir::ops::reshape::Identity;
 use nncc_ir::{Constant, Graph, Tensor, ValueId, parse};
-use nncc_passes::autodiff::backpropagate;
 
 /// A case of the file.
 struct Case<'a> {

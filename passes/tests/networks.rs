@@ -5,8 +5,8 @@
 
 use nncc_frontend::ImportOptions;
 use nncc_ir::ops::reduce::{Reduce, ReduceKind};
-use nncc_ir::{Graph, Op, ValueId};
-use nncc_passes::{MemoryPlan, Options, PassCx, differentiate, optimize, plan_memory};
+use nncc_ir::{Graph, Op, ValueId, differentiate};
+use nncc_passes::{MemoryPlan, Options, PassCx, optimize, plan_memory};
 use std::path::Path;
 
 /// The network as it is imported; `None` if its file is not there.

@@ -1,10 +1,10 @@
 //! Recomputing: what it makes of a graph, that it changes no bit, and that it keeps to what it was asked for.
 
 use nncc_ir::arbitrary::{Limits, Mix, case};
+use nncc_ir::autodiff::backpropagate;
 use nncc_ir::eval::{Precision, evaluate};
 use nncc_ir::ops::reshape::Identity;
 use nncc_ir::{Constant, DType, Graph, Tensor, ValueId, parse, random, verify};
-use nncc_passes::autodiff::backpropagate;
 use nncc_passes::recompute::{Recompute, plan};
 use nncc_passes::{Options, PassCx, PassError, optimize};
 

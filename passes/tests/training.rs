@@ -3,9 +3,9 @@
 //!
 //! Both sides compute in f64. Constants of the step are f32, so that numbers agree to their rounding and not to more.
 
+use nncc_ir::differentiate;
 use nncc_ir::eval::{Precision, evaluate};
 use nncc_ir::{Constant, DType, Graph, NamePattern, Tensor, TensorType, parse, verify};
-use nncc_passes::autodiff::differentiate;
 use nncc_passes::training::{
     Clip, Group, Loss, Optimizer, StateKind, TrainingError, TrainingGraph, TrainingOptions, training_step,
 };

@@ -45,7 +45,7 @@ fn constant(n: &mut NodeCx<'_>) -> Imported {
         Attr::Floats(v) => n.constant(&floats(v, &[v.len()])),
         Attr::Int(x) => n.constant(&Tensor::i64(&[], vec![*x])),
         Attr::Ints(v) => n.constant(&Tensor::i64(&[v.len()], v.to_vec())),
-        Attr::Text(_) => return n.unsupported("of strings"),
+        Attr::Text(_) | Attr::Texts(_) => return n.unsupported("of strings"),
         Attr::Other(kind) => return n.unsupported(format!("of {kind}")),
         Attr::Graph(_) | Attr::Reference(_) => return n.invalid(format!("the attribute `{name}` is {}", attr.kind())),
     };

@@ -4,6 +4,7 @@
 //! dispatch and `docs/operators.md` follow from them. `versions` are the opsets in which ONNX changed the operator; an
 //! import function handles all of them and asks [`NodeCx::version`] where they differ.
 
+use crate::model::{Attr, NodeDef};
 use crate::node::{Imported, NodeCx};
 use rustc_hash::FxHashMap;
 use std::sync::LazyLock;
@@ -14,6 +15,7 @@ mod control;
 mod conv;
 mod elementwise;
 mod generate;
+mod gradient;
 mod index;
 mod loss;
 mod matmul;
@@ -36,11 +38,13 @@ pub(crate) struct Entry {
     pub(crate) import: fn(&mut NodeCx<'_>) -> Imported,
     /// What is left out, for the table: empty if nothing is.
     pub(crate) limits: &'static str,
+    /// Its attributes that name values of the graph: the importer looks them up like operands ([`NodeCx::named`]).
+    pub(crate) naming: &'static [&'static str],
 }
 
 impl Entry {
     const fn new(name: &'static str, versions: &'static [i64], import: fn(&mut NodeCx<'_>) -> Imported) -> Entry {
-        Entry { name, domain: "", versions, import, limits: "" }
+        Entry { name, domain: "", versions, import, limits: "", naming: &[] }
     }
 
     const fn of(self, domain: &'static str) -> Entry {
@@ -49,6 +53,10 @@ impl Entry {
 
     const fn but(self, limits: &'static str) -> Entry {
         Entry { limits, ..self }
+    }
+
+    const fn naming(self, naming: &'static [&'static str]) -> Entry {
+        Entry { naming, ..self }
     }
 }
 
@@ -68,6 +76,7 @@ pub(crate) const FAMILIES: &[(&str, &[Entry])] = &[
     ("Attention", attention::OPS),
     ("Losses", loss::OPS),
     ("Constants and generators", generate::OPS),
+    ("Gradients, of the domain `ai.onnx.preview.training`", gradient::OPS),
     ("Optimizers, of the domain `ai.onnx.preview.training`", training::OPS),
 ];
 
@@ -76,6 +85,20 @@ pub(crate) fn find(domain: &str, name: &str) -> Option<&'static Entry> {
     static BY_NAME: LazyLock<FxHashMap<&str, &Entry>> =
         LazyLock::new(|| FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).map(|e| (e.name, e)).collect());
     BY_NAME.get(name).copied().filter(|e| e.domain == domain)
+}
+
+/// The values that attributes of a node name, in the order of its operator's list.
+pub(crate) fn named_values(node: &NodeDef) -> Vec<(&'static str, Vec<&str>)> {
+    let naming = find(&node.domain, &node.op).map_or(&[][..], |e| e.naming);
+    fn text(t: &[u8]) -> &str {
+        std::str::from_utf8(t).unwrap_or_default()
+    }
+    let of = |name: &str| match node.attributes.iter().find(|(n, _)| n == name) {
+        Some((_, Attr::Text(t))) => vec![text(t)],
+        Some((_, Attr::Texts(list))) => list.iter().map(|t| text(t)).collect(),
+        _ => Vec::new(),
+    };
+    naming.iter().map(|name| (*name, of(name))).collect()
 }
 
 /// Why an operator of the default domain is not supported, where there is more to say than that it is not.

@@ -41,6 +41,11 @@ pub fn attr_text(name: &str, text: &str) -> pb::AttributeProto {
     pb::AttributeProto { name: name.into(), s, type_: AttributeType::STRING.into(), ..Default::default() }
 }
 
+pub fn attr_texts(name: &str, texts: &[&str]) -> pb::AttributeProto {
+    let strings = texts.iter().map(|t| t.as_bytes().to_vec()).collect();
+    pb::AttributeProto { name: name.into(), strings, type_: AttributeType::STRINGS.into(), ..Default::default() }
+}
+
 pub fn attr_graph(name: &str, g: pb::GraphProto) -> pb::AttributeProto {
     let g = pb::GraphProto { name: "branch".into(), ..g };
     pb::AttributeProto {
@@ -108,6 +113,12 @@ impl Builder {
         Builder { proto }
     }
 
+    /// With the operator set of another domain.
+    pub fn opset(mut self, domain: &str, version: i64) -> Builder {
+        self.proto.opset_import.push(pb::OperatorSetIdProto { domain: domain.into(), version, ..Default::default() });
+        self
+    }
+
     pub fn graph(&mut self) -> &mut pb::GraphProto {
         self.proto.graph.mut_or_insert_default()
     }
@@ -141,6 +152,11 @@ impl Builder {
         a: &[pb::AttributeProto],
     ) -> Builder {
         self.graph().node.push(node(op, name, inputs, outputs, a));
+        self
+    }
+
+    pub fn push(mut self, node: pb::NodeProto) -> Builder {
+        self.graph().node.push(node);
         self
     }
 

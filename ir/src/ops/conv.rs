@@ -151,22 +151,7 @@ impl Operator for Conv {
     fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
         let (x, w, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
         let (dims, outputs, kernel) = (cx.dims(x)[2..].to_vec(), cx.dims(dy)[2..].to_vec(), cx.dims(w)[2..].to_vec());
-        cx.give(0, |cx| {
-            // What the last window leaves of the padded input belongs to no window: the transpose adds it back.
-            let window = self.window(&kernel);
-            let rest = |a: usize| {
-                let spanned = (outputs[a] - 1) * self.strides[a] + window.extent(a);
-                dims[a] + window.begin(a) + window.end(a) - spanned
-            };
-            let transposed = ConvTranspose {
-                strides: self.strides.clone(),
-                dilations: self.dilations.clone(),
-                pads: self.pads.clone(),
-                output_padding: (0..dims.len()).map(rest).collect(),
-                group: self.group,
-            };
-            cx.add(transposed, &[dy, w])
-        })?;
+        cx.give(0, |cx| cx.add(self.transposed(&dims, &outputs, &kernel), &[dy, w]))?;
         cx.give(1, |cx| cx.add(self.weight_gradient(&kernel), &[x, dy]))?;
         cx.give(2, |cx| sum_channels(cx, dy))
     }
@@ -197,6 +182,23 @@ impl Conv {
             pads: self.pads.clone(),
             group: self.group,
             kernel: kernel.to_vec(),
+        }
+    }
+
+    /// The operator of its gradient with respect to an input of these spatial sizes. What the last window leaves of the padded
+    /// input belongs to no window: the transpose adds it back.
+    fn transposed(&self, input: &[usize], output: &[usize], kernel: &[usize]) -> ConvTranspose {
+        let window = self.window(kernel);
+        let rest = |a: usize| {
+            let spanned = (output[a] - 1) * self.strides[a] + window.extent(a);
+            input[a] + window.begin(a) + window.end(a) - spanned
+        };
+        ConvTranspose {
+            strides: self.strides.clone(),
+            dilations: self.dilations.clone(),
+            pads: self.pads.clone(),
+            output_padding: (0..input.len()).map(rest).collect(),
+            group: self.group,
         }
     }
 
@@ -347,6 +349,18 @@ impl Operator for ConvWeightGradient {
             }
         }
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &dw)])
+    }
+
+    /// dw is linear in each operand, so that its gradients are those of the convolution with dw's in the place of w.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dy, w) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
+        let ConvWeightGradient { strides, dilations, pads, group, .. } = self.clone();
+        let conv = Conv { strides, dilations, pads, group };
+        cx.give(0, |cx| {
+            let transposed = conv.transposed(&cx.dims(x)[2..], &cx.dims(dy)[2..], &self.kernel);
+            cx.add(transposed, &[dy, w])
+        })?;
+        cx.give(1, |cx| cx.add(conv.clone(), &[x, w]))
     }
 
     /// As many as the convolution has.

@@ -221,14 +221,15 @@ impl Operator for GatherNd {
         let (x, idx, dy) = (cx.operand(0)?, cx.operand(1)?, cx.dy()?);
         cx.give(0, |cx| {
             let (ty, mut dims, mut idx) = (cx.ty(x).clone(), cx.dims(idx), idx);
-            if self.batch_dims > 0 {
-                dims.pop();
-                let places: Vec<i64> = crate::tensor::indices(&dims)
-                    .flat_map(|i| i[..self.batch_dims].iter().map(|&i| i as i64).collect::<Vec<_>>())
-                    .collect();
-                dims.push(self.batch_dims);
-                let places = cx.constant(&Tensor::from_i64(cx.ty(idx).dtype, &dims, &places));
-                idx = cx.add(Concat { axis: dims.len() - 1 }, &[places, idx])?;
+            let last = dims.len() - 1;
+            dims[last] = 1;
+            for axis in (0..self.batch_dims).rev() {
+                let mut along = vec![1; dims.len()];
+                along[axis] = dims[axis];
+                let places: Vec<i64> = (0..dims[axis] as i64).collect();
+                let places = cx.constant(&Tensor::from_i64(cx.ty(idx).dtype, &along, &places));
+                let places = cx.expand(places, &dims)?;
+                idx = cx.add(Concat { axis: last }, &[places, idx])?;
             }
             let zeros = cx.zeros(&ty);
             cx.add(ScatterNd { reduction: ScatterReduction::Add }, &[zeros, idx, dy])

@@ -13,11 +13,14 @@
 
 use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError};
+use crate::ops::gather::Gather;
 use crate::ops::operands::{one_float, same_dim};
 use crate::ops::operands::{operands, output_dims, tensors};
 use crate::ops::window::Window;
 use crate::pointwise::{BinaryFn, CompareFn, UnaryFn};
-use crate::{DType, Dim, GradientCx, GradientError, Tensor, TensorType, map_data, operator_attrs, type_err, with_data};
+use crate::{
+    DType, Dim, GradientCx, GradientError, Tensor, TensorType, ValueId, map_data, operator_attrs, type_err, with_data,
+};
 
 /// Declares an operator over sliding windows: the windows' attributes, then its own.
 macro_rules! pooling {
@@ -263,19 +266,25 @@ impl AveragePool {
         AveragePoolGradient { kernel, strides, dilations, pads, ceil_mode, count_include_pad, input }
     }
 
-    /// What each window of one plane divides by, row-major.
+    /// What each window of one plane divides by, row-major: the product over the axes of what [`AveragePool::counts`] says.
     pub fn divisors(&self, input: &[usize], output: &[usize]) -> Vec<usize> {
+        (0..output.len()).fold(vec![1], |divisors: Vec<usize>, axis| {
+            let counts = self.counts(axis, input[axis], output[axis]);
+            divisors.iter().flat_map(|d| counts.iter().map(move |c| d.saturating_mul(*c))).collect()
+        })
+    }
+
+    /// How many taps count of each of the `output` windows along one axis.
+    fn counts(&self, axis: usize, input: usize, output: usize) -> Vec<usize> {
         let window = self.window();
-        let along = |axis: usize, o: usize| match self.count_include_pad {
+        let count = |o: usize| match self.count_include_pad {
             true => {
-                let room = (input[axis] + window.begin(axis) + window.end(axis)).saturating_sub(o * self.strides[axis]);
+                let room = (input + window.begin(axis) + window.end(axis)).saturating_sub(o * self.strides[axis]);
                 room.div_ceil(self.dilations[axis]).min(self.kernel[axis])
             }
-            false => window.taps_of_output(axis, o, input[axis]).0.len(),
+            false => window.taps_of_output(axis, o, input).0.len(),
         };
-        (0..output.len()).fold(vec![1], |counts: Vec<usize>, axis| {
-            counts.iter().flat_map(|c| (0..output[axis]).map(move |o| c.saturating_mul(along(axis, o)))).collect()
-        })
+        (0..output).map(count).collect()
     }
 }
 
@@ -303,6 +312,21 @@ impl Operator for MaxPoolGradient {
         }
         Ok(vec![Tensor::from_f64(x.dtype(), x.dims(), &dx)])
     }
+
+    /// Of dy: what stands where the maxima do. x only says where they are, between jumps.
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (x, dx) = (cx.operand(0)?, cx.dy()?);
+        let MaxPoolGradient { kernel, strides, dilations, pads, ceil_mode } = self.clone();
+        cx.give(1, |cx| {
+            let op = MaxPool { kernel, strides, dilations, pads, ceil_mode, indices: true, storage_order: 0 };
+            let places = ValueId { node: cx.node(op, &[Some(x)])?, out: 1 };
+            // A window without any tap inside is at -1: it reads a zero that stands before the elements.
+            let places = cx.pointwise(&[places], |p, v| p.binary_const(BinaryFn::Add, v[0], 1.0))?;
+            let flat = cx.reshape(dx, &[cx.dims(dx).iter().product()])?;
+            let flat = cx.pad(flat, &[1], &[0])?;
+            cx.add(Gather { axis: 0 }, &[flat, places])
+        })
+    }
 }
 
 impl Operator for AveragePoolGradient {
@@ -329,6 +353,11 @@ impl Operator for AveragePoolGradient {
             cells[o].iter().for_each(|at| dx[p * plane + at] += d / divisors[o] as f64);
         }
         Ok(vec![Tensor::from_f64(dy.dtype(), &dims, &dx)])
+    }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let dx = cx.dy()?;
+        cx.give(0, |cx| cx.add(self.forward(), &[dx]))
     }
 }
 
@@ -381,12 +410,18 @@ impl Operator for LpPool {
         let mean = AveragePool { kernel, strides, dilations, pads, ceil_mode, count_include_pad: false };
         cx.give(0, |cx| {
             let (input, output) = (cx.dims(x)[2..].to_vec(), cx.dims(y)[2..].to_vec());
-            let counts: Vec<f64> = mean.divisors(&input, &output).into_iter().map(|n| n as f64).collect();
-            let counts = cx.constant(&Tensor::from_f64(cx.ty(x).dtype, &output, &counts));
-            let part = cx.pointwise(&[y, dy, counts], |p, v| {
+            let mut values = vec![y, dy];
+            for axis in 0..output.len() {
+                let counts = mean.counts(axis, input[axis], output[axis]);
+                let counts: Vec<f64> = counts.into_iter().map(|n| n as f64).collect();
+                let mut dims = vec![1; output.len()];
+                dims[axis] = output[axis];
+                values.push(cx.constant(&Tensor::from_f64(cx.ty(x).dtype, &dims, &counts)));
+            }
+            let part = cx.pointwise(&values, |p, v| {
                 let power = p.binary_const(BinaryFn::Pow, v[0], 1.0 - self.p as f64);
                 let d = p.binary(BinaryFn::Mul, v[1], power);
-                let d = p.binary(BinaryFn::Mul, d, v[2]);
+                let d = v[2..].iter().fold(d, |d, counts| p.binary(BinaryFn::Mul, d, *counts));
                 let zero = p.constant(p.type_of(d), 0.0);
                 let flat = p.compare(CompareFn::Eq, v[0], zero);
                 p.select(flat, zero, d)

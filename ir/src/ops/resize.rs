@@ -376,6 +376,11 @@ impl Operator for ResizeGradient {
         }
         Ok(vec![Tensor::from_f64(dy.dtype(), &dims, &v)])
     }
+
+    fn gradient(&self, cx: &mut GradientCx<'_>) -> Result<(), GradientError> {
+        let (dy, dx) = (cx.operand(0)?, cx.dy()?);
+        cx.give(0, |cx| cx.add(self.forward(&cx.ty(dy).shape), &[dx]))
+    }
 }
 
 impl Coordinate {

@@ -24,7 +24,7 @@ pub use optimizers::{Optimizer, Parameter};
 pub use options::{Clip, Group, TrainingOptions};
 pub use step::{EvaluationGraph, Gather, State, StateKind, TrainingGraph, evaluation_graph, inference, training_step};
 
-use crate::autodiff::AutodiffError;
+use nncc_ir::AutodiffError;
 
 /// Why a model cannot be trained so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

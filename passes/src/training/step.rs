@@ -42,7 +42,7 @@ use super::optimizers::{Clock, States, Update};
 use super::options::{Clip, TrainingOptions};
 use super::parameters::{self, Role};
 use super::{Loss, Optimizer, TrainingError};
-use crate::autodiff::differentiate;
+use nncc_ir::differentiate;
 use nncc_ir::ops::batch_norm::BatchNormTraining;
 use nncc_ir::ops::concat::Concat;
 use nncc_ir::ops::reduce::ReduceKind;

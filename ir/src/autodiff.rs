@@ -5,12 +5,12 @@
 //! backward    %dw = conv_weight_gradient %x, %dh      %dh = fused %y, %dy      %dy = expand 1
 //! ```
 //!
-//! Needs: known shapes, and operators as the importer makes them. It runs before the optimizer: fused and recognised operators
-//! (`fused`, `attention`) have no gradient, and fusing forward and backward nodes is the optimizer's work.
+//! Needs: known shapes, and operators as the importer makes them or as gradients are made of. It runs before the optimizer: what
+//! that recognises (`attention`) or fuses has no gradient, and fusing forward and backward nodes is the optimizer's work.
 //!
 //! Method. Forward, what depends on a wanted value is *active*; only float values are, so that comparisons, positions and
 //! integers stop gradients, as in PyTorch. Backward from the loss in reverse topological order, each active node gives the
-//! gradients of its active operands ([`nncc_ir::Operator::gradient`]); what arrives at a value from several users is summed
+//! gradients of its active operands ([`crate::Operator::gradient`]); what arrives at a value from several users is summed
 //! when its own node is reached. So each node is visited once, and nothing is built that no wanted value needs. Linear in
 //! nodes and edges.
 //!
@@ -18,10 +18,10 @@
 //!
 //! Source: Griewank & Walther, Evaluating Derivatives, 2008, chapter 3 (the reverse mode on a graph).
 
-use nncc_ir::gradient::node_gradients;
-use nncc_ir::ops::elementwise::Binary;
-use nncc_ir::pointwise::BinaryFn;
-use nncc_ir::{Constant, GradientError, Graph, NodeId, Origin, Tensor, ValueId};
+use crate::gradient::node_gradients;
+use crate::ops::elementwise::Binary;
+use crate::pointwise::BinaryFn;
+use crate::{Constant, GradientError, Graph, NodeId, Origin, Tensor, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Why a loss cannot be differentiated.
