@@ -205,6 +205,7 @@ pub fn build(program: &Program, kernel_offsets: &[usize], const_offsets: &[usize
         const_offsets,
         bytes: Vec::new(),
         strings: FxHashMap::default(),
+        shared: FxHashMap::default(),
         stack: vec![],
     };
     let levels: Vec<[u32; 2]> =
@@ -258,6 +259,8 @@ struct Writer<'a> {
     const_offsets: &'a [usize],
     bytes: Vec<u8>,
     strings: FxHashMap<String, u32>,
+    /// Shapes, arguments and results, which are mostly the same at all CPU levels.
+    shared: FxHashMap<Vec<u8>, u32>,
     stack: Vec<(usize, usize)>,
 }
 
@@ -267,6 +270,16 @@ impl Writer<'_> {
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         let offset = self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
+        offset
+    }
+
+    /// The same, stored once.
+    fn append_shared(&mut self, bytes: Vec<u8>) -> u32 {
+        if let Some(&offset) = self.shared.get(&bytes) {
+            return offset;
+        }
+        let offset = self.append(&bytes);
+        self.shared.insert(bytes, offset);
         offset
     }
 
@@ -289,7 +302,7 @@ impl Writer<'_> {
 
     fn shape(&mut self, shape: &[usize]) -> u32 {
         let bytes: Vec<u8> = shape.iter().flat_map(|&extent| (extent as i64).to_le_bytes()).collect();
-        self.append(&bytes)
+        self.append_shared(bytes)
     }
 
     fn ports(&mut self, set: &ShapeSet) -> Result<u32, EmitError> {
@@ -419,11 +432,11 @@ impl Writer<'_> {
         record.u64(step::MOVED, step.cost.moved);
         record.u32(step::KERNEL, self.kernel_offsets[kernel] as u32);
         record.u32(step::PARALLEL, u32::from(is_parallel(step, level)));
-        record.u32(step::ARGS, self.append(&args));
+        record.u32(step::ARGS, self.append_shared(args));
         record.u32(step::ARG_COUNT, step.args.len() as u32);
         record.u32(step::NAME, self.string(&step.name));
         record.u32(step::OP, self.string(&step.op));
-        record.u32(step::RESULTS, self.append(&results));
+        record.u32(step::RESULTS, self.append_shared(results));
         record.u32(step::RESULT_COUNT, step.results.len() as u32);
         record.u32(step::KERNEL_NAME, self.string(&self.program.kernels[kernel].ir.name));
         Ok(record)
