@@ -177,6 +177,13 @@ struct Candidate {
     bytes: usize,
 }
 
+impl Candidate {
+    /// Work for each byte.
+    fn price(&self) -> f64 {
+        self.work / self.bytes as f64
+    }
+}
+
 impl Search<'_> {
     /// Makes one value again, if that lowers the peak, which is above the goal.
     fn lower(&mut self, goal: usize) -> Result<bool, PassError> {
@@ -186,7 +193,7 @@ impl Search<'_> {
         }
         let times = self.times();
         let mut candidates = self.candidates(&times, &before);
-        candidates.sort_by(|a, b| (a.work * b.bytes as f64).total_cmp(&(b.work * a.bytes as f64)));
+        candidates.sort_by(|a, b| a.price().total_cmp(&b.price()));
         for c in candidates {
             if self.spent + c.work <= self.allowed && self.make_again(&c, &times, &before)? {
                 return Ok(true);

@@ -7,13 +7,14 @@
 //!            content of their own: they keep that of their operands alive
 //! in place   a result that may overwrite an operand that dies with it is the same content
 //! outside    contents that end in an input, a constant or an output of the model take no arena
+//! state      the next value of a state has its buffer to itself, where the old value may still lie
 //! ```
 //!
 //! A placement may need more: because of fragmentation, and because the parts of a Concat have to lie side by side.
 
 use super::sharing::{in_place, parts, stored_bytes, views};
 use nncc_ir::{Graph, NodeId, Op, ValueId};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 /// A content: a group of values that may lie in one place.
@@ -36,6 +37,7 @@ pub fn live(g: &Graph, order: &[NodeId]) -> Vec<usize> {
     // The contents that a value consists of; and, for contents merged in place, the one they are now part of.
     let mut holds: FxHashMap<ValueId, SmallVec<[usize; 2]>> = FxHashMap::default();
     let last_use = last_uses(g, order);
+    let next: FxHashSet<ValueId> = g.states().iter().map(|state| g.outputs()[state.1].1).collect();
     let mut death: Vec<usize> = Vec::new(); // by content: the last use of the values that consist of it so far
     for (step, &n) in order.iter().enumerate() {
         let composed: Option<Vec<(ValueId, SmallVec<[usize; 2]>)>> = match parts(g, n) {
@@ -49,7 +51,8 @@ pub fn live(g: &Graph, order: &[NodeId]) -> Vec<usize> {
             }
         };
         let made = composed.unwrap_or_else(|| {
-            let dying = in_place(g, n).into_iter().find_map(|x| match holds[&x][..] {
+            let alone = next.contains(&ValueId { node: n, out: 0 });
+            let dying = in_place(g, n).into_iter().filter(|_| !alone).find_map(|x| match holds[&x][..] {
                 [c] if !contents[c].outside && death[c] <= step && last_use[&x] <= step => Some(c),
                 _ => None,
             });
