@@ -225,3 +225,18 @@ fn states_that_need_each_other_are_copied() {
     assert_eq!(copies, 4, "{g}");
     plan(&g);
 }
+
+/// A product that is the next value of a state is made beside it and copied: the bound counts it.
+#[test]
+fn the_bound_knows_that_a_copied_state_is_made_elsewhere_first() {
+    let mut g = graph(
+        "graph step(%w: f32[64,64], %x: f32[64,8], %dy: f32[64,8]) {
+  %g = gemm %dy, %x, trans_a=false, trans_b=true, alpha=1.0, beta=1.0
+  %w1 = sub %w, %g
+  return %w1 over %w
+}",
+    );
+    optimize(&mut g, &mut PassCx::new(Options::default())).expect("it optimizes");
+    let p = plan(&g);
+    assert_eq!((p.arena_bytes, p.bound_bytes), (64 * 64 * 4, 64 * 64 * 4), "{g}{}", p.to_text(&g));
+}

@@ -46,7 +46,8 @@ pub fn live(g: &Graph, order: &[NodeId]) -> Vec<usize> {
                 Some(vec![(ValueId { node: n, out: 0 }, of)])
             }
             None => {
-                let views = views(g, n);
+                // A view that is the next value of a state is a copy.
+                let views = if next.contains(&ValueId { node: n, out: 0 }) { Default::default() } else { views(g, n) };
                 (!views.is_empty()).then(|| views.iter().map(|v| (v.result, holds[&v.operand].clone())).collect())
             }
         };
