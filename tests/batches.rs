@@ -124,6 +124,11 @@ fn a_library_of_a_fixed_batch_takes_others() {
     arrays::write_npy(&folder.path("three.npy"), &three).unwrap();
     let input = format!("input={}", folder.file("three.npy"));
     assert!(done(&["run", &model, "--input", &input]).contains("f32[3,4]"));
+    let report: serde_json::Value =
+        serde_json::from_str(&done(&["bench", &model, "--batch", "3", "-O1", "--seconds", "0.01", "--json"])).unwrap();
+    let alone: serde_json::Value =
+        serde_json::from_str(&done(&["bench", &model, "--seconds", "0.01", "--json"])).unwrap();
+    assert!(report["macs"].as_u64().unwrap() == 3 * alone["macs"].as_u64().unwrap(), "{report}");
     // A library that learns has the batches of a recipe.
     done(&[&model, "--train", "--infer-batch", "1,3", "--emit", "header", "-o", &folder.file("train.h")]);
     let header = std::fs::read_to_string(folder.file("train.h")).unwrap();

@@ -1,8 +1,9 @@
 //! Batches of another size: the results for N samples are those of N runs of one sample each, bit by bit, by the reference
 //! evaluator. `set_batch.ir` has a graph for every operator that keeps samples apart; in it `$k` is k times the batch.
 
+use nncc_ir::arbitrary::{Limits, Mix, case};
 use nncc_ir::eval::{Precision, evaluate};
-use nncc_ir::movement::pick;
+use nncc_ir::movement::{offset, pick};
 use nncc_ir::tensor::strides_of;
 use nncc_ir::{Graph, NodeId, Op, Tensor, TensorType, ValueId, parse, random, verify};
 use nncc_passes::{batch_of, set_batch};
@@ -42,12 +43,13 @@ fn of_batch(text: &str, batch: usize) -> Graph {
     parse::graph(&out).unwrap_or_else(|e| panic!("{e}\n{out}"))
 }
 
-/// Sample `s` of a batch, as a batch of one.
-fn sample(t: &Tensor, s: usize) -> Tensor {
+/// Samples `first ..` of a batch, as a batch of `count`; a number for all samples as it is.
+fn samples(t: &Tensor, first: usize, count: usize) -> Tensor {
     let mut dims = t.dims().to_vec();
-    dims[0] = 1;
+    let Some(batch) = dims.first_mut() else { return t.clone() };
+    *batch = count;
     let strides = strides_of(t.dims());
-    pick(t, &dims, |i| s * strides[0] + i.iter().zip(&strides).map(|(i, s)| i * s).sum::<usize>())
+    pick(t, &dims, |i| first * strides[0] + offset(i, &strides))
 }
 
 fn inputs_of(g: &Graph) -> Vec<Tensor> {
@@ -64,11 +66,11 @@ fn check(one: &Graph, many: &Graph) {
     let inputs = inputs_of(many);
     let together = evaluate(many, &inputs, Precision::Native).unwrap();
     for s in 0..MANY {
-        let alone: Vec<Tensor> = inputs.iter().map(|t| sample(t, s)).collect();
+        let alone: Vec<Tensor> = inputs.iter().map(|t| samples(t, s, 1)).collect();
         let alone = evaluate(one, &alone, Precision::Native).unwrap();
         for ((name, _), (together, alone)) in many.outputs().iter().zip(together.iter().zip(&alone)) {
             assert_eq!(together.dims()[0], MANY, "{}: %{name}", one.name);
-            assert_eq!(sample(together, s).to_bytes(), alone.to_bytes(), "{}: %{name}, sample {s}", one.name);
+            assert_eq!(samples(together, s, 1).to_bytes(), alone.to_bytes(), "{}: %{name}, sample {s}", one.name);
         }
     }
 }
@@ -183,4 +185,38 @@ fn inputs_must_have_one_batch() {
     // What is one number for all samples has no batch.
     let g = parse::graph("graph g(%x: f32[2,3], %s: f32[]) {\n %a = mul %x, %s\n return %a\n}").unwrap();
     assert_eq!(set_batch(&g, 5).unwrap().outputs().len(), 1);
+}
+
+/// Random graphs whose inputs happen to have one first dimension: what is not refused means the same for each sample. Of a
+/// batch of several samples only whole batches can be compared.
+#[test]
+fn random_graphs_keep_their_meaning() {
+    let limits = Limits { nodes: 4, elems: 64, mix: Mix::Any };
+    let mut rng = random::Rng::new(11);
+    let (mut changed, mut met) = (0, BTreeSet::new());
+    for _ in 0..6000 {
+        let choices: Vec<u8> = (0..60).map(|_| rng.bits() as u8).collect();
+        let case = case(&choices, &limits);
+        let Ok(from) = batch_of(&case.graph) else { continue };
+        let Ok(many) = set_batch(&case.graph, 3 * from) else { continue };
+        let inputs = inputs_of(&many);
+        let Ok(together) = evaluate(&many, &inputs, Precision::Native) else { continue };
+        verify::verify(&many).unwrap_or_else(|e| panic!("{e}\n{many}"));
+        for part in 0..3 {
+            let alone: Vec<Tensor> = inputs.iter().map(|t| samples(t, part * from, from)).collect();
+            let alone = evaluate(&case.graph, &alone, Precision::Native).unwrap();
+            for (together, alone) in together.iter().zip(&alone) {
+                // An output that is the same for all samples has no batch.
+                let own = if together.dims() == alone.dims() {
+                    together.clone()
+                } else {
+                    samples(together, part * from, from)
+                };
+                assert_eq!(own.to_bytes(), alone.to_bytes(), "samples from {}\n{}\n{many}", part * from, case.graph);
+            }
+        }
+        changed += 1;
+        met.extend(many.node_ids().map(|n| many.op(n).name()));
+    }
+    assert!(changed > 500 && met.len() > 40, "{changed} graphs, {} operators: {met:?}", met.len());
 }

@@ -23,7 +23,10 @@ pub fn run(a: &args::Bench) -> Result<(), Error> {
     let compiled = a.model.extension().is_some_and(|e| e == "onnx").then(|| compile_in_child(a)).transpose()?;
     let library = compiled.as_ref().map_or(a.model.as_path(), |t| t.0.as_path());
     // Reading the input files is not loading; the library is opened again for the figure.
-    let (model, data) = run::open(library, &a.inputs, &a.shared, a.threads)?;
+    let (model, data) = match &compiled {
+        Some(_) => run::open_library(library, &a.inputs, a.threads)?, // flags of compiling have been heeded
+        None => run::open(library, &a.inputs, &a.shared, a.threads)?,
+    };
     let given = if a.inputs.inputs.is_empty() { made_up(&model) } else { run::in_order(&model, &data)? };
     drop(model);
     let start = Instant::now();

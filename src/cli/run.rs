@@ -76,6 +76,15 @@ pub fn open(
             "{flag} says how to compile, but {path} is compiled already; give the .onnx file"
         )));
     }
+    open_library(path, args, threads)
+}
+
+/// The same of a library.
+pub fn open_library(
+    path: &Path,
+    args: &args::Inputs,
+    threads: u32,
+) -> Result<(Model, BTreeMap<String, Tensor>), Error> {
     let model = Model::open(path)?.with_threads(threads)?;
     let declared: Vec<Declared> = model
         .input_types()

@@ -90,7 +90,7 @@ impl Operator for Reshape {
             let front = product(&self.shape[..a])?.size()?;
             let outer = slower.checked_div(front).filter(|outer| outer * front == slower)?;
             let length = cx.scaled(&self.shape[a])?;
-            (outer == 1 || length.size()? % (outer * cx.to) == 0).then_some((a, outer))
+            (outer == 1 || length.size()? % outer.checked_mul(cx.to)? == 0).then_some((a, outer))
         });
         // An axis of samples alone, where it was if it can be. Else one that is joined with what is in front, if the axes
         // behind stay as they are; else one that is joined with what is behind, unless that is the last axis, of which
