@@ -8,6 +8,7 @@ mod command;
 
 use command::nncc;
 use nncc::{Compiler, DType, Tensor, arrays};
+use nncc_frontend::author::{Attribute, Author};
 use onnx_protobuf::Message;
 use std::path::{Path, PathBuf};
 
@@ -286,6 +287,43 @@ fn ensembles_are_learnt() {
         &["train", &model, "--data", &data, "--ensemble", "bag:2", "--checkpoint", "c"],
         "a checkpoint is of one run",
     );
+}
+
+/// A network with RReLUs, as PyTorch exports it in training mode, learns the same bits on one thread and on two; what it then
+/// infers is what `nncc eval` measured, with the mean slopes.
+#[test]
+fn random_slopes_are_learnt_with() {
+    let folder = Folder::new("rrelu");
+    let (data, model, out) = (folder.pictures("data.npz", 200, 1), folder.file("rrelu.onnx"), folder.file("out.onnx"));
+    let mut author = Author::new("rrelu", 17);
+    let mut x = author.input("input", DType::F32, &[None, Some(1), Some(8), Some(8)]);
+    x = author.node("Flatten", "flat", &[&x], &[]);
+    for (i, (from, to)) in [(64, 33), (33, 4)].into_iter().enumerate() {
+        let w = Tensor::f32(
+            &[to, from],
+            nncc_ir::random::tensor(DType::F32, &[to, from], 3).to_f64().iter().map(|w| *w as f32 / 8.0).collect(),
+        );
+        let w = author.initializer(&format!("fc{i}.weight"), &w);
+        let b = author.initializer(&format!("fc{i}.bias"), &Tensor::zeros(DType::F32, &[to]));
+        x = author.node("Gemm", &format!("fc{i}"), &[&x, &w, &b], &[("transB", Attribute::Int(1))]);
+        if i == 0 {
+            let bounds = [("low", Attribute::Float(0.125)), ("high", Attribute::Float(1.0 / 3.0))];
+            let slopes = author.node("RandomUniformLike", "slopes", &[&x], &bounds);
+            x = author.node("PRelu", "act", &[&x, &slopes], &[]);
+        }
+    }
+    author.output(&x, DType::F32, &[None, Some(4)]);
+    author.write(Path::new(&model)).unwrap();
+    let train = |threads: &str, out: &str| {
+        let args = ["train", &model, "--data", &data, "--epochs", "6", "--batch-size", "40", "--lr", "0.01"];
+        succeeds(&[&args[..], &["--threads", threads, "-o", out]].concat())
+    };
+    train("1", &out);
+    let two = folder.file("two.onnx");
+    train("2", &two);
+    assert!(std::fs::read(&out).unwrap() == std::fs::read(&two).unwrap(), "another result on two threads");
+    let table = succeeds(&["eval", &out, "--data", &data]);
+    assert!(figure(&table, "accuracy") > 95.0, "{table}");
 }
 
 /// Forward, backward and optimizer each have their rows, and nothing is written.

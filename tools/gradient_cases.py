@@ -198,6 +198,9 @@ def products(a, b, c):
     return a @ b, torch.einsum("bij,ik->bj", a, c)
 
 
+activation("rrelu", "rrelu %x, lower=0.125, upper=0.3333333333333333, stream=0", lambda x: F.rrelu(x, training=False))
+
+
 def write(label, tensor):
     print(label, *(str(v) for v in tensor.detach().reshape(-1).numpy()))  # the shortest text of each f32
 

@@ -39,10 +39,10 @@ const VALUE_BYTES: u64 = 1 << 40;
 /// The graph that is being built.
 pub(crate) struct Builder {
     pub(crate) graph: Graph,
-    /// Whether Dropouts stay in the graph, and weights as they are: see [`crate::ImportOptions::training`].
+    /// Whether what draws stays in the graph, and weights as they are: see [`crate::ImportOptions::training`].
     pub(crate) training: bool,
-    /// How many Dropouts there are.
-    pub(crate) dropouts: usize,
+    /// How many operators there are that draw.
+    draws: usize,
     fold_left: usize,
     nodes_left: usize,
 }
@@ -51,7 +51,13 @@ impl Builder {
     /// For a model of so many nodes.
     pub(crate) fn new(name: &str, training: bool, nodes: usize) -> Builder {
         let nodes_left = NODES.saturating_add(NODES_EACH.saturating_mul(nodes));
-        Builder { graph: Graph::new(name), training, dropouts: 0, fold_left: FOLD_TOTAL, nodes_left }
+        Builder { graph: Graph::new(name), training, draws: 0, fold_left: FOLD_TOTAL, nodes_left }
+    }
+
+    /// The stream of the next operator that draws.
+    pub(crate) fn stream(&mut self) -> usize {
+        self.draws += 1;
+        self.draws - 1
     }
 
     /// Whether so many nodes more may be imported.
@@ -84,6 +90,7 @@ impl Builder {
             Val::Node(v) => self.graph.ty(*v).clone(),
             Val::Const(c) => c.constant.ty(),
             Val::Symbolic(s) => TensorType::fixed(s.dtype, &s.tensor.dims),
+            Val::Drawn(d) => d.ty.clone(),
         }
     }
 
@@ -100,6 +107,7 @@ impl Builder {
                 Ok(v)
             }
             Val::Symbolic(s) => Err(needs_dims("the value of a shape is needed at run time", &s.tensor.elems).into()),
+            Val::Drawn(_) => Err(Problem::unsupported("on random numbers: only PRelu takes them, as its slope").into()),
         }
     }
 
@@ -201,7 +209,7 @@ pub(crate) fn from_symbolic(tensor: SymTensor, dtype: DType) -> Result<Val, Stop
 /// The elements of a value, if they are known and whole numbers.
 pub(crate) fn symbolic(v: &Val) -> Option<SymTensor> {
     match v {
-        Val::Node(_) => None,
+        Val::Node(_) | Val::Drawn(_) => None,
         Val::Symbolic(s) => Some(s.tensor.clone()),
         Val::Const(c) => {
             let c = &c.constant;

@@ -99,7 +99,7 @@ impl NodeCx<'_> {
 
     /// The elements of an operand that must be known when compiling, up to symbols.
     pub(crate) fn known(&self, v: &Val, name: &str) -> Result<SymTensor, Stop> {
-        if let Val::Node(_) = v {
+        if let Val::Node(_) | Val::Drawn(_) = v {
             return Err(self.runtime_operand(v, name));
         }
         match symbolic(v) {
@@ -137,7 +137,7 @@ impl NodeCx<'_> {
     /// An operand as a tensor.
     pub(crate) fn known_tensor(&self, v: &Val, name: &str) -> Result<Tensor, Stop> {
         match v {
-            Val::Node(_) => Err(self.runtime_operand(v, name)),
+            Val::Node(_) | Val::Drawn(_) => Err(self.runtime_operand(v, name)),
             Val::Symbolic(s) => Err(needs_dims(&format!("its operand `{name}` is not known"), &s.tensor.elems).into()),
             Val::Const(c) if c.constant.elems() <= crate::build::FOLD_ELEMS => Ok(c.constant.to_tensor()),
             Val::Const(c) => self.unsupported(format!("with a `{name}` of {} elements", c.constant.elems())),

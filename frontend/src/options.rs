@@ -16,8 +16,8 @@ pub struct ImportOptions {
     pub fixed: BTreeMap<String, Tensor>,
     /// Shapes for inputs whose shape the model does not declare or declares with symbols.
     pub shapes: BTreeMap<String, Vec<Dim>>,
-    /// For training: Dropouts of the model, in whatever mode, stay in the graph, each with a stream of its own (they drop
-    /// nothing until they get a seed: see [`nncc_ir::ops::dropout`]); batch normalizations that were exported in training mode
+    /// For training: Dropouts of the model, in whatever mode, and RReLUs stay in the graph, each with a stream of its own (they
+    /// draw nothing until they get a seed: see [`nncc_ir::ops::dropout`]); batch normalizations that were exported in training mode
     /// take their inference form; and nothing that is computed of a weight is folded, so that every weight is a constant of
     /// its initializer's name.
     pub training: bool,

@@ -4,7 +4,7 @@
 //! uses and the numbers of folded shape arithmetic leave no trace. [`Val::Symbolic`] is the value of shape arithmetic over
 //! symbolic dimensions, such as `Shape(x)` of an `x: f32[N,3,H,W]`; it never enters the graph.
 
-use nncc_ir::{Constant, DType, SymTensor, ValueId};
+use nncc_ir::{Constant, DType, SymTensor, TensorType, ValueId};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -17,6 +17,15 @@ pub(crate) enum Val {
     Const(Rc<ConstVal>),
     /// Integers (or floats that hold integers) known up to symbols.
     Symbolic(Rc<SymVal>),
+    /// Drawn anew at each run: it never enters the graph, an operator that takes it draws.
+    Drawn(Rc<DrawnVal>),
+}
+
+/// Numbers that are uniform in `low..high`.
+pub(crate) struct DrawnVal {
+    pub(crate) ty: TensorType,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
 }
 
 /// A constant with the name it has in the model.

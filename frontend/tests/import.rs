@@ -302,3 +302,41 @@ fn dropouts_stay_where_they_are_to_be_trained() {
     assert_eq!(dropouts(false), []);
     assert_eq!(dropouts(true), [(0.25, 0), (0.5, 1)]);
 }
+
+/// As PyTorch exports `nn.RReLU` in training mode.
+#[test]
+fn random_slopes_are_drawn_where_they_are_to_be_trained_and_else_their_mean() {
+    let bounds = [attr_float("low", 0.125), attr_float("high", 0.5)];
+    let m = |taker: &str| {
+        Builder::new(17)
+            .input("x", 1, &[D::N(2), D::N(3)])
+            .with("RandomUniformLike", "noise", &["x"], &["slopes"], &bounds)
+            .node(taker, "act", &["x", "slopes"], &["h"])
+            .with("RandomUniformLike", "noise2", &["h"], &["slopes2"], &bounds)
+            .node(taker, "act2", &["h", "slopes2"], &["y"])
+            .output("y")
+    };
+    let text = |training| -> Vec<String> {
+        let g = m("PRelu").import(&ImportOptions { training, ..ImportOptions::default() }).unwrap().graph;
+        let of = |n| (g.op(n).name() != "input").then(|| format!("{:?}", g.op(n)));
+        g.node_ids().filter_map(of).collect()
+    };
+    let leaky = "LeakyRelu(LeakyRelu { alpha: 0.3125 })";
+    assert_eq!(text(false), [leaky, leaky]);
+    let drawn = |stream| format!("RRelu(RRelu {{ lower: 0.125, upper: 0.5, stream: {stream} }})");
+    assert_eq!(text(true), [drawn(0), drawn(1)]);
+    assert_eq!(
+        m("Mul").errors(),
+        "error: unsupported: Mul on random numbers: only PRelu takes them, as its slope\n  --> m.onnx, node \"act\""
+    );
+    let other = Builder::new(17)
+        .input("x", 1, &[D::N(2), D::N(3)])
+        .input("z", 1, &[D::N(3)])
+        .with("RandomUniformLike", "noise", &["z"], &["slopes"], &bounds)
+        .node("PRelu", "act", &["x", "slopes"], &["y"])
+        .output("y");
+    assert_eq!(
+        other.errors(),
+        "error: unsupported: PRelu on f32[2,3] with random slopes of type f32[3]\n  --> m.onnx, node \"act\""
+    );
+}

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! identity(x), same-shape reshape, expand, tile; identity transpose, cast, pad, slice; concat or split of one    -> x
+//! rrelu without a seed                                                                                           -> leaky_relu
 //! dropout without a seed                                                                                         -> x
 //! x * 1, x / 1, x - 0, x + -0, x ^ 1                                                                             -> x
 //! reshape(reshape(x)), transpose(transpose(x))         -> one of them
@@ -20,6 +21,7 @@
 
 use crate::pass::{OptLevel, Pass, PassCx, PassError};
 use crate::rewrite::{Found, No, Patch, Rule, Val, operand, refuse, result, rewrite, splat};
+use nncc_ir::ops::activation::LeakyRelu;
 use nncc_ir::ops::elementwise::Binary;
 use nncc_ir::ops::reduce::{ArgReduce, Reduce, ReduceKind};
 use nncc_ir::ops::reshape::Reshape;
@@ -41,6 +43,7 @@ const RULES: &[Rule] = &[
     Rule { name: "subtract_constant", find: subtract_constant },
     Rule { name: "square", find: square },
     Rule { name: "relu_of_relu", find: relu_of_relu },
+    Rule { name: "mean_slope", find: mean_slope },
     Rule { name: "needless_expand", find: needless_expand },
     Rule { name: "keep_reduced_axes", find: keep_reduced_axes },
     Rule { name: "global_pool", find: global_pool },
@@ -72,6 +75,16 @@ pub(crate) fn no_op(g: &Graph, n: NodeId) -> Found {
             _ => false,
         };
     if nothing { Ok(Patch::forward(result(n), x)) } else { Err(No::Match) }
+}
+
+/// An RReLU in evaluation.
+fn mean_slope(g: &Graph, n: NodeId) -> Found {
+    match g.op(n) {
+        Op::RRelu(r) if operand(g, n, 1).is_err() => {
+            Ok(Patch::one(&[n], n, LeakyRelu { alpha: r.mean() }, &[operand(g, n, 0)?.into()]))
+        }
+        _ => Err(No::Match),
+    }
 }
 
 /// `x * 1` and its like.

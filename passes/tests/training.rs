@@ -7,7 +7,7 @@ use nncc_ir::differentiate;
 use nncc_ir::eval::{Precision, evaluate};
 use nncc_ir::{Constant, DType, Graph, NamePattern, Tensor, TensorType, parse, verify};
 use nncc_passes::training::{
-    Clip, Group, Loss, Optimizer, StateKind, TrainingError, TrainingGraph, TrainingOptions, training_step,
+    Clip, Group, Loss, Optimizer, StateKind, TrainingError, TrainingGraph, TrainingOptions, inference, training_step,
 };
 use std::collections::BTreeMap;
 
@@ -376,6 +376,31 @@ fn a_small_network_learns() {
         let right = logits.to_f64().chunks(2).zip(data[1].to_i64()).all(|(y, t)| (y[1] > y[0]) == (t == 1));
         assert!(right, "{name}");
     }
+}
+
+/// What is measured and what infers have the mean slope; what learns draws, forward and backward from one stream.
+#[test]
+fn random_slopes_are_drawn_by_the_step_alone() {
+    let g = parse::graph(&CNN.replace("relu %n", "rrelu %n, lower=0.125, upper=0.5, stream=1")).unwrap();
+    let options = TrainingOptions::new(Loss::CROSS_ENTROPY, Optimizer::named("nesterov").unwrap());
+    let graph = training_step(&g, &options).unwrap();
+    let named = |g: &Graph, name: &str| -> Vec<String> {
+        g.node_ids().filter(|n| g.op(*n).name() == name).map(|n| format!("{:?}", g.op(n))).collect()
+    };
+    let drawn = named(&graph.step, "rrelu");
+    assert!(drawn.len() == 2 && drawn[0] == drawn[1], "{drawn:?}");
+    for g in [&graph.evaluation, &inference(&g, &options).unwrap()] {
+        assert_eq!(named(g, "rrelu"), [""; 0]);
+        assert_eq!(named(g, "leaky_relu"), ["LeakyRelu(LeakyRelu { alpha: 0.3125 })"]);
+    }
+    let mut session = Session::new(graph, Precision::Native);
+    let data = halves();
+    let first = session.step(&data, 0.05);
+    for _ in 0..40 {
+        session.step(&data, 0.05);
+    }
+    let loss = session.evaluate(&data).1;
+    assert!(loss < 0.05 && loss < first / 5.0, "{first} becomes {loss}");
 }
 
 #[test]

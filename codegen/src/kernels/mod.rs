@@ -7,7 +7,7 @@ pub mod attention;
 pub mod bands;
 pub mod conv;
 pub mod copy;
-pub mod dropout;
+pub mod drawn;
 pub mod epilogue;
 pub mod fold;
 pub mod indexed;

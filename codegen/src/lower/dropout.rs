@@ -3,13 +3,19 @@
 use super::cx::Call;
 use super::movement::require_row_major;
 use super::{LowerCx, LowerError};
-use crate::kernels::dropout;
+use crate::kernels::drawn::{Drawn, Use};
 use crate::kir::Elem;
 use nncc_ir::DType;
 use nncc_ir::ops::dropout::Dropout;
 
 /// Lowers a dropout.
 pub(super) fn lower(op: &Dropout, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
+    let plane = if op.whole_channels { cx.output(0).dims[2..].iter().product() } else { 1 };
+    drawn(cx, plane, op.stream, Use::Drop { threshold: op.threshold(), factor: op.factor() })
+}
+
+/// Lowers an operator that draws a decision for each `plane` elements: of x, seed and step, and v if it has that operand.
+pub(super) fn drawn(cx: &mut LowerCx<'_, '_>, plane: usize, stream: usize, with: Use) -> Result<(), LowerError> {
     require_row_major(cx)?;
     let (x, random, y) = (cx.input(0)?, cx.input(1)?, cx.output(0));
     if y.elems() == 0 {
@@ -20,19 +26,13 @@ pub(super) fn lower(op: &Dropout, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerE
         DType::F64 => Elem::F64,
         other => return Err(cx.unsupported(format!("elements of type {other}"))),
     };
-    let plane = if op.whole_channels { y.dims[2..].iter().product() } else { 1 };
-    let dropout = dropout::Dropout {
-        target: cx.target(),
-        elem,
-        decisions: y.elems() / plane,
-        plane,
-        threshold: op.threshold(),
-        factor: op.factor(),
-        stream: op.stream as u32,
-    };
-    let args = [cx.arg(&x)?, cx.arg(&random)?, cx.arg(&y)?];
-    let id = cx.kernel(dropout.kernel());
-    cx.step(Call::new(id, &args, dropout.tasks()));
+    let drawn = Drawn { target: cx.target(), elem, decisions: y.elems() / plane, plane, stream: stream as u32, with };
+    let mut args = vec![cx.arg(&x)?, cx.arg(&random)?, cx.arg(&y)?];
+    if let Some(v) = cx.optional(2) {
+        args.push(cx.arg(&v)?);
+    }
+    let id = cx.kernel(drawn.kernel());
+    cx.step(Call::new(id, &args, drawn.tasks()));
     Ok(())
 }
 

@@ -63,6 +63,7 @@ pub mod reduce;
 pub mod reshape;
 pub mod resize;
 mod rows;
+mod rrelu;
 pub mod scan;
 pub mod scatter;
 pub mod slice;
@@ -308,6 +309,7 @@ pub(crate) fn lower_op(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         Op::BatchNorm(op) => norm::lower_batch(op, cx),
         Op::BatchNormStatistics(op) => batch_norm::lower(op, cx),
         Op::Dropout(op) => dropout::lower(op, cx),
+        Op::RRelu(op) => rrelu::lower(op, cx),
         Op::InstanceNorm(op) => norm::lower_instance(op, cx),
         Op::GroupNorm(op) => norm::lower_group(op, cx),
         Op::LayerNorm(op) => norm::lower_layer(op, cx),

@@ -3,7 +3,7 @@
 use super::Entry;
 use crate::build::Stop;
 use crate::node::{Imported, NodeCx};
-use crate::value::Val;
+use crate::value::{DrawnVal, Val};
 use nncc_ir::ops::activation as ir;
 use nncc_ir::{DType, Dim, Op, ops};
 
@@ -86,12 +86,28 @@ fn swiglu(n: &mut NodeCx<'_>) -> Imported {
 /// Below opset 7 the slope is one number a channel, where the channel is axis 1; since then it broadcasts as numpy does.
 fn prelu(n: &mut NodeCx<'_>) -> Imported {
     let (x, mut slope) = (n.operand(0, "X")?, n.operand(1, "slope")?);
+    if let Val::Drawn(slopes) = &slope {
+        return rrelu(n, &x, slopes);
+    }
     let (shape, rank) = (n.shape(&slope), n.rank(&x));
     if n.version < 7 && shape.len() == 1 && shape != [Dim::Known(1)] && rank > 2 {
         let shape = shape.into_iter().chain(std::iter::repeat_n(Dim::Known(1), rank - 2)).collect();
         slope = n.emit(ops::reshape::Reshape { shape }, &[&slope])?;
     }
     Ok(vec![n.emit(ir::PRelu {}, &[&x, &slope])?])
+}
+
+/// An RReLU as PyTorch exports it while it trains. At inference its slope is the mean.
+fn rrelu(n: &mut NodeCx<'_>, x: &Val, slopes: &DrawnVal) -> Imported {
+    let (x_type, lower, upper) = (n.ty(x), slopes.low, slopes.high);
+    if x_type != slopes.ty {
+        return n.unsupported(format!("on {x_type} with random slopes of type {}", slopes.ty));
+    }
+    if !n.builder.training {
+        return Ok(vec![n.emit(ir::LeakyRelu { alpha: (lower + upper) / 2.0 }, &[x])?]);
+    }
+    let stream = n.builder.stream();
+    Ok(vec![n.emit(ops::rrelu::RRelu { lower, upper, stream }, &[x])?])
 }
 
 /// Bounds are attributes before opset 11, operands since. A bound that is not given is no bound.

@@ -27,7 +27,7 @@ pub(super) const REASONS: &[(&str, &[&str])] = &[
     ("strings are not supported", &["RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"]),
     (
         "random numbers are not supported",
-        &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"],
+        &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"],
     ),
     (
         "quantized operators are not supported",

@@ -6,10 +6,11 @@ use crate::build::Stop;
 use crate::model::Attr;
 use crate::node::{Imported, NodeCx};
 use crate::tensor;
-use crate::value::Val;
+use crate::value::{DrawnVal, Val};
 use nncc_ir::ops::{matmul, reshape, transpose};
 use nncc_ir::{Dim, Tensor};
 use std::f64::consts::PI;
+use std::rc::Rc;
 
 pub(super) const OPS: &[Entry] = &[
     Entry::new("AffineGrid", &[20], affine_grid),
@@ -19,6 +20,7 @@ pub(super) const OPS: &[Entry] = &[
     Entry::new("EyeLike", &[9, 22], eye_like),
     Entry::new("HammingWindow", &[17], |n| window(n, [25.0 / 46.0, -21.0 / 46.0, 0.0])),
     Entry::new("HannWindow", &[17], |n| window(n, [0.5, -0.5, 0.0])),
+    Entry::new("RandomUniformLike", &[1, 22], random_uniform_like).but("only as the slope of a PRelu: RReLU"),
     Entry::new("Range", &[11, 27], range),
 ];
 
@@ -84,6 +86,19 @@ fn eye_like(n: &mut NodeCx<'_>) -> Imported {
         |r: usize, c: usize| i64::from(i64::try_from(c).ok() == i64::try_from(r).ok().and_then(|r| r.checked_add(k)));
     let elems: Vec<i64> = (0..rows).flat_map(|r| (0..columns).map(move |c| on(r, c))).collect();
     Ok(vec![n.constant(&Tensor::from_i64(dtype, &dims, &elems))])
+}
+
+/// The numbers themselves are those of the operator that takes them; a seed in the file has no meaning for it.
+fn random_uniform_like(n: &mut NodeCx<'_>) -> Imported {
+    let mut ty = n.operand(0, "input").map(|x| n.ty(&x))?;
+    if let Some(code) = n.maybe_int("dtype")? {
+        ty.dtype = tensor::dtype(code)?;
+    }
+    let (low, high) = (n.float("low", 0.0)?, n.float("high", 1.0)?);
+    if !(ty.dtype.is_float() && low <= high && low.is_finite() && high.is_finite()) {
+        return n.invalid(format!("numbers of type {} from {low} to {high}", ty.dtype));
+    }
+    Ok(vec![Val::Drawn(Rc::new(DrawnVal { ty, low, high }))])
 }
 
 /// `start + i * delta` for i from 0 while it is before `limit`.

@@ -459,8 +459,7 @@ fn dropout(n: &mut NodeCx<'_>) -> Imported {
         None => n.float("ratio", 0.5)?,
     };
     if n.builder.training && !n.wants(1) && n.dtype(&x).is_float() {
-        let stream = n.builder.dropouts;
-        n.builder.dropouts += 1;
+        let stream = n.builder.stream();
         return Ok(vec![n.emit(nncc_ir::ops::dropout::Dropout { ratio, whole_channels: false, stream }, &[&x])?]);
     }
     if training && ratio != 0.0 {

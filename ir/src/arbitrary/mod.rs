@@ -306,6 +306,7 @@ mod tests {
             "batch_norm_training",
             "batch_norm_statistics",
             "dropout",
+            "rrelu",
             "einsum",
             "resize_gradient",
             "fused",

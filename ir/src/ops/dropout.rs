@@ -2,13 +2,10 @@
 //!
 //! ```text
 //! y[i] = dropped(e) ? 0 : x[i] / (1 - ratio)         e = i, or with `whole_channels` n * C + c
-//! dropped(e)  iff  word(e) >> 8  <  ratio * 2^24     word(e) = word e mod 4 of Philox(key = seed, counter)
-//! counter = (e / 4, stream, step mod 2^32, step / 2^32)
+//! dropped(e)  iff  bits(e) < ratio * 2^24            the 24 bits that are drawn for e, see `drawn`
 //! ```
 //!
-//! Whether an element is dropped is a function of seed, step, stream and its own index ([`crate::philox`]): the same bits at
-//! every vector width and thread count, and the backward pass computes it again where it would have kept a mask. The gradient
-//! is the same operator applied to dy.
+//! The gradient is the same operator applied to dy: what was dropped is drawn again, no mask is kept.
 //!
 //! Without `random`, as the importer leaves it in a graph that is to be trained, it is the identity: dropout at inference.
 //!
@@ -17,9 +14,9 @@
 
 use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError};
-use crate::ops::operands::{one_float, operands, tensors, vector_of};
-use crate::philox::{key, philox4x32};
-use crate::{DType, Dim, GradientCx, GradientError, Tensor, TensorType, operator_attrs, type_err};
+use crate::ops::drawn::{self, Draws};
+use crate::ops::operands::{one_float, operands, tensors};
+use crate::{GradientCx, GradientError, Tensor, TensorType, operator_attrs, type_err};
 
 operator_attrs! {
     /// `x: T[..], random: i64[2]? -> T[..]`, T in f32, f64; `random` holds the seed and the number of the step.
@@ -34,7 +31,7 @@ operator_attrs! {
 }
 
 impl Dropout {
-    /// An element is dropped if the high 24 bits of its word are below this number, which is at most 2^24.
+    /// An element is dropped if its 24 bits are below this number, which is at most 2^24.
     pub fn threshold(&self) -> u32 {
         (self.ratio * f64::from(1 << 24)).ceil() as u32
     }
@@ -42,11 +39,6 @@ impl Dropout {
     /// What an element is multiplied by that is kept; 0 if none is.
     pub fn factor(&self) -> f64 {
         if self.ratio < 1.0 { 1.0 / (1.0 - self.ratio) } else { 0.0 }
-    }
-
-    /// The counter of the block of four decisions in which decision `e` stands.
-    pub fn counter(&self, e: usize, step: u64) -> [u32; 4] {
-        [(e / 4) as u32, self.stream as u32, step as u32, (step >> 32) as u32]
     }
 }
 
@@ -56,17 +48,9 @@ impl Operator for Dropout {
     fn infer(&self, inputs: &[Option<&TensorType>]) -> Result<Vec<TensorType>, TypeError> {
         let ([x], [random]) = operands(inputs)?;
         one_float([x])?;
-        if let Some(random) = random {
-            if random.dtype != DType::I64 {
-                return type_err!("seed and step are {}, not i64", random.dtype);
-            }
-            vector_of(random, &Dim::Known(2), "seed and step")?;
-        }
+        drawn::check(random, self.stream)?;
         if !(0.0..=1.0).contains(&self.ratio) {
             return type_err!("the ratio {} is not in 0..=1", self.ratio);
-        }
-        if self.stream > u32::MAX as usize {
-            return type_err!("the stream {} is not below 2^32", self.stream);
         }
         if self.whole_channels && x.rank() < 2 {
             return type_err!("x of type {x} has no channels");
@@ -77,13 +61,9 @@ impl Operator for Dropout {
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, EvalError> {
         let ([x], [random]) = tensors(inputs)?;
         let Some(random) = random else { return Ok(vec![x.clone()]) };
-        let [seed, step] = random.to_i64()[..] else { return Err(EvalError("seed and step are missing".into())) };
+        let draws = Draws::new(random, self.stream)?;
         let plane: usize = if self.whole_channels { x.dims()[2..].iter().product() } else { 1 };
-        let kept = |i: usize| {
-            let e = i / plane.max(1);
-            let word = philox4x32(key(seed as u64), self.counter(e, step as u64))[e % 4];
-            word >> 8 >= self.threshold()
-        };
+        let kept = |i: usize| draws.bits(i / plane.max(1)) >= self.threshold();
         let y = x.to_f64().into_iter().enumerate().map(|(i, x)| if kept(i) { x * self.factor() } else { 0.0 });
         Ok(vec![Tensor::from_f64(x.dtype(), x.dims(), &y.collect::<Vec<_>>())])
     }
@@ -104,6 +84,7 @@ impl Operator for Dropout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DType;
 
     fn run(ratio: f64, whole_channels: bool, dims: &[usize], random: [i64; 2]) -> Vec<f64> {
         let x = Tensor::from_f64(DType::F32, dims, &vec![1.0; dims.iter().product()]);

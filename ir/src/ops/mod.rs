@@ -13,6 +13,7 @@ pub mod chain;
 pub mod concat;
 pub mod conv;
 pub mod cum_sum;
+mod drawn;
 pub mod dropout;
 pub mod einsum;
 pub mod elementwise;
@@ -28,6 +29,7 @@ pub mod pool;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
+pub mod rrelu;
 pub mod scatter;
 pub mod slice;
 pub mod softmax;
@@ -50,7 +52,7 @@ define_ops! {
     one_hot::OneHot, top_k::TopK, trilu::Trilu,
     reduce::Reduce, reduce::ArgReduce, cum_sum::CumSum, cum_sum::CumProd,
     pool::MaxPool, pool::AveragePool, pool::LpPool, pool::MaxPoolGradient, pool::AveragePoolGradient,
-    batch_norm::BatchNormTraining, batch_norm::BatchNormStatistics, dropout::Dropout,
+    batch_norm::BatchNormTraining, batch_norm::BatchNormStatistics, dropout::Dropout, rrelu::RRelu,
     norm::BatchNorm, norm::InstanceNorm, norm::GroupNorm, norm::LayerNorm, norm::RmsNorm, norm::Lrn, norm::LpNorm,
     matmul::MatMul, matmul::Gemm, einsum::Einsum, attention::Attention,
     softmax::Softmax, softmax::LogSoftmax, softmax::Hardmax,

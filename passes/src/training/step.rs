@@ -27,7 +27,7 @@
 //! outputs   the model's .. | loss
 //! ```
 //!
-//! Order: constants become inputs, batch normalizations and dropouts take their training form, then loss and penalties,
+//! Order: constants become inputs, batch normalizations and what draws (dropout, RReLU) take their training form, then loss and penalties,
 //! gradients, clipping (by value, then by the norm of all, as PyTorch's two functions one after the other), optimizer,
 //! moving averages. Needs known shapes and a graph as the importer makes it for training, with dropouts in it and weights
 //! that are not folded.
@@ -43,6 +43,7 @@ use super::options::{Clip, TrainingOptions};
 use super::parameters::{self, Role};
 use super::{Loss, Optimizer, TrainingError};
 use nncc_ir::differentiate;
+use nncc_ir::ops::activation::LeakyRelu;
 use nncc_ir::ops::batch_norm::BatchNormTraining;
 use nncc_ir::ops::concat::Concat;
 use nncc_ir::ops::reduce::ReduceKind;
@@ -162,7 +163,7 @@ fn evaluation(
         become_input(&mut graph, n);
         states.push(graph.inputs().len() - 1);
     }
-    let evaluated = remove_dropouts(&mut graph, loss_operand);
+    let evaluated = settle(&mut graph, loss_operand)?;
     let value = measured.build(&mut graph, evaluated, target_value)?;
     let loss = graph.outputs().len();
     graph.add_output("loss", value);
@@ -194,7 +195,7 @@ pub fn inference(forward: &Graph, options: &TrainingOptions) -> Result<Graph, Tr
         become_input(&mut graph, n);
     }
     if let Some(&(_, prediction)) = graph.outputs().first() {
-        remove_dropouts(&mut graph, prediction);
+        settle(&mut graph, prediction)?;
     }
     Ok(graph)
 }
@@ -230,7 +231,7 @@ pub fn training_step(forward: &Graph, options: &TrainingOptions) -> Result<Train
         builder.adopt(n, role, evaluation_input);
     }
     builder.train_batch_norms()?;
-    builder.train_dropouts();
+    builder.draw();
     builder.learn()?;
     for i in 0..builder.states.len() {
         builder.next[i] = builder.unless_not_finite(i, builder.next[i])?;
@@ -267,23 +268,29 @@ fn filled(ty: &TensorType, number: f64) -> Constant {
     Constant::splat(&one, &dims).unwrap_or_else(|| Constant::from_tensor(&one)) // `one` is one element
 }
 
-/// Takes dropouts out of the graph; gives what `watched` is then.
-fn remove_dropouts(g: &mut Graph, watched: ValueId) -> ValueId {
-    let (mut watched, dropouts) = (watched, dropouts(g));
-    for n in dropouts {
-        if let Some(x) = g.operand(n, 0) {
-            watched = if watched.node == n { x } else { watched };
-            g.replace_uses(ValueId { node: n, out: 0 }, x);
-            g.remove(n);
-        }
+/// Takes what draws out of the graph: a dropout is nothing in evaluation, an RReLU a leaky ReLU. Gives what `watched` is then.
+fn settle(g: &mut Graph, watched: ValueId) -> Result<ValueId, TrainingError> {
+    let mut watched = watched;
+    for n in drawing(g) {
+        let Some(x) = g.operand(n, 0) else { continue };
+        let settled = match g.op(n) {
+            Op::RRelu(r) => {
+                let (op, origin) = (LeakyRelu { alpha: r.mean() }, g.node(n).origin.clone());
+                g.add1(op, &[x], origin, "").map_err(|e| TrainingError::Bug(e.0))?
+            }
+            _ => x,
+        };
+        watched = if watched.node == n { settled } else { watched };
+        g.replace_uses(ValueId { node: n, out: 0 }, settled);
+        g.remove(n);
     }
-    watched
+    Ok(watched)
 }
 
-/// In reverse: one that drops of another's result stands before it.
-fn dropouts(g: &Graph) -> Vec<NodeId> {
+/// In reverse: one that draws for another's result stands before it.
+fn drawing(g: &Graph) -> Vec<NodeId> {
     let mut order = g.topological_order().unwrap_or_default();
-    order.retain(|n| matches!(g.op(*n), Op::Dropout(_)));
+    order.retain(|n| g.op(*n).draws());
     order.reverse();
     order
 }
@@ -447,9 +454,9 @@ impl<'a> StepBuilder<'a> {
         Ok(())
     }
 
-    /// Dropouts drop by the seed and the step.
-    fn train_dropouts(&mut self) {
-        for n in dropouts(&self.graph) {
+    /// What draws draws by the seed and the step.
+    fn draw(&mut self) {
+        for n in drawing(&self.graph) {
             self.graph.set_operand(n, 1, Some(self.seed_and_step));
         }
     }

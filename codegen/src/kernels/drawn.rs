@@ -1,9 +1,9 @@
-//! Dropout: the decisions of a counter-based generator, four elements to a block of random words.
+//! Dropout and RReLU: the decisions of a counter-based generator, four elements to a block of random words.
 //!
 //! ```text
 //! one round of Philox4x32, in lanes that are blocks      (h0, l0) = c0 * M0     (h1, l1) = c2 * M1
 //! words w0 w1 w2 w3 of blocks 0, 1, ..  ──shuffles──>    w0[0] w1[0] w2[0] w3[0]  w0[1] w1[1] ..      one word an element
-//! y[i] = word[i] >> 8 < threshold ? 0 : x[i] * factor
+//! bits[i] = word[i] >> 8                                 what becomes of them: [`Use`]
 //! ```
 //!
 //! The high halves of 32-bit products are put together from 16-bit ones: lanes then stay as wide as those of f32, and no
@@ -12,7 +12,7 @@
 //! The definition is `nncc_ir::philox`; every lane count gives the same bits.
 
 use crate::kernels::isa_name;
-use crate::kir::{ArgDecl, Builder, Elem, IntCc, Kernel, Type, Value};
+use crate::kir::{ArgDecl, Builder, ConvertOp, Elem, FloatCc, IntCc, Kernel, Type, Value};
 use crate::target::Target;
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -21,9 +21,30 @@ const ROUNDS: usize = 10;
 /// Elements of a task: a multiple of four times any lane count.
 const CHUNK: usize = 4096;
 
-/// A dropout of row-major elements.
+/// What is done with the bits that are drawn for a decision.
+#[derive(Clone, Copy, Debug)]
+pub enum Use {
+    /// `y = bits < threshold ? 0 : x * factor`.
+    Drop {
+        /// Dropped is whose bits are below.
+        threshold: u32,
+        /// What the others are multiplied by.
+        factor: f64,
+    },
+    /// `y = x <= 0 ? v * slope : v` with `slope = lower + (upper - lower) / 2^24 * bits`, rounded after each operation.
+    Slope {
+        /// The least slope.
+        lower: f64,
+        /// The slope that all are below.
+        upper: f64,
+        /// Whether v is x; else it is an operand behind y.
+        of_x: bool,
+    },
+}
+
+/// An operator that draws, on row-major elements.
 #[derive(Clone, Debug)]
-pub struct Dropout<'a> {
+pub struct Drawn<'a> {
     /// Compiled for.
     pub target: &'a Target,
     /// `F32` or `F64`.
@@ -32,12 +53,10 @@ pub struct Dropout<'a> {
     pub decisions: usize,
     /// Elements of a decision, neighbours.
     pub plane: usize,
-    /// Dropped is whose word's high 24 bits are below.
-    pub threshold: u32,
-    /// What the others are multiplied by.
-    pub factor: f64,
     /// The second word of the counter.
     pub stream: u32,
+    /// What is done with them.
+    pub with: Use,
 }
 
 /// What is the same for all decisions, in every lane: the key, and the last three words of the counter.
@@ -46,7 +65,7 @@ struct Purpose {
     rest: [Value; 3],
 }
 
-impl Dropout<'_> {
+impl Drawn<'_> {
     /// Planes of a task, or elements where each is a decision of its own.
     fn group(&self) -> usize {
         if self.plane == 1 { CHUNK } else { (CHUNK / self.plane.max(1)).max(1) }
@@ -57,11 +76,19 @@ impl Dropout<'_> {
         self.decisions.div_ceil(self.group())
     }
 
-    /// The kernel. Operands: x, seed and step, y.
+    /// The kernel. Operands: x, seed and step, y, and v if it is not x.
     pub fn kernel(&self) -> Kernel {
         let align = self.elem.bytes() as u32;
-        let args = vec![ArgDecl::read("x", align), ArgDecl::read("random", 8), ArgDecl::write("y", align)];
-        let mut b = Builder::new(format!("{}_dropout__{}", self.elem, isa_name(self.target)), args);
+        let mut args = vec![ArgDecl::read("x", align), ArgDecl::read("random", 8), ArgDecl::write("y", align)];
+        let name = match self.with {
+            Use::Drop { .. } => "dropout",
+            Use::Slope { of_x: true, .. } => "rrelu",
+            Use::Slope { of_x: false, .. } => {
+                args.push(ArgDecl::read("v", align));
+                "rrelu_gradient"
+            }
+        };
+        let mut b = Builder::new(format!("{}_{name}__{}", self.elem, isa_name(self.target)), args);
         // f64 takes lanes of half as many elements; it is rare, and goes one by one.
         let lanes = if self.elem == Elem::F32 && self.plane == 1 { self.target.lanes(Elem::F32) } else { 1 };
         b.tasks(|b, task| {
@@ -143,14 +170,28 @@ impl Dropout<'_> {
     /// The elements at a place, one for each word.
     fn elements(&self, b: &mut Builder, word: Value, ty: Type, at: impl Fn(Value) -> crate::kir::Addr) {
         let (x, y) = (b.arg(0), b.arg(2));
-        let word = b.shr_u_imm(word, 8);
-        let threshold = b.int(ty.with_elem(Elem::I32), i64::from(self.threshold));
-        let dropped = b.icmp(IntCc::LtU, word, threshold);
-        let (factor, zero) = (b.float(ty, self.factor), b.zero(ty));
-        let v = b.load(ty, at(x));
-        let v = b.mul(v, factor);
-        let v = b.select(dropped, zero, v);
-        b.store(at(y), v);
+        let (bits, zero) = (b.shr_u_imm(word, 8), b.zero(ty));
+        let x = b.load(ty, at(x));
+        let result = match self.with {
+            Use::Drop { threshold, factor } => {
+                let threshold = b.int(ty.with_elem(Elem::I32), i64::from(threshold));
+                let dropped = b.icmp(IntCc::LtU, bits, threshold);
+                let factor = b.float(ty, factor);
+                let kept = b.mul(x, factor);
+                b.select(dropped, zero, kept)
+            }
+            Use::Slope { lower, upper, of_x } => {
+                let v = if of_x { x } else { b.load(ty, at(b.arg(3))) };
+                let bits = b.convert(ConvertOp::FromS, bits, self.elem);
+                let (unit, lower) = (b.float(ty, (upper - lower) / f64::from(1 << 24)), b.float(ty, lower));
+                let above = b.mul(bits, unit);
+                let slope = b.add(lower, above);
+                let scaled = b.mul(v, slope);
+                let left = b.fcmp(FloatCc::Le, x, zero);
+                b.select(left, scaled, v)
+            }
+        };
+        b.store(at(y), result);
     }
 }
 
