@@ -19,7 +19,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use target_lexicon::Architecture;
 
-/// A workspace of at least so many bytes lies in huge pages, if the kernel has them: its first run then waits for a few faults
+/// Memory of at least so many bytes lies in huge pages, if the kernel has them: its first run then waits for a few faults
 /// instead of one for each 4 KiB.
 const LARGE: i64 = 2 * HUGE_PAGE;
 
@@ -254,6 +254,7 @@ fn memory(c: &mut Code, options: &Options) -> (Value, Value, Value) {
             let least = c.get(least);
             let fits = c.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, options.workspace_bytes, least);
             c.require(fits, Error::Workspace);
+            advise_huge_pages(c, options.workspace, options.workspace_bytes);
             c.set(context, options.workspace);
             let one_past = c.b.ins().iadd(options.workspace, options.workspace_bytes);
             c.set(end, one_past);
@@ -277,18 +278,31 @@ fn memory(c: &mut Code, options: &Options) -> (Value, Value, Value) {
             let rounded = c.b.ins().iadd(memory, spare);
             let mask = c.b.ins().ineg(align);
             let start = c.b.ins().band(rounded, mask);
-            c.if_(large, |c| {
-                let [number, advice] = [madvise(c.info.architecture), MADV_HUGEPAGE].map(|n| c.int(n));
-                let unused = c.int(0);
-                // Advice: where the kernel has no huge pages the memory is as good, so what it answers does not matter.
-                c.call(Fun::Syscall, &[number, start, bytes, advice, unused]);
-            });
+            advise_huge_pages(c, start, bytes);
             c.set(context, start);
             let one_past = c.b.ins().iadd(start, bytes);
             c.set(end, one_past);
         },
     );
     (c.get(context), c.get(end), c.get(block))
+}
+
+/// Has large memory lie in huge pages, as far as they fit inside. It is advice: where the kernel has none the memory is as good, so
+/// what it answers does not matter.
+pub fn advise_huge_pages(c: &mut Code, start: Value, bytes: Value) {
+    if c.info.freestanding {
+        return;
+    }
+    let large = c.is(IntCC::UnsignedGreaterThanOrEqual, bytes, LARGE);
+    c.if_(large, |c| {
+        let whole = c.b.ins().iadd_imm_s(start, HUGE_PAGE - 1);
+        let first = c.b.ins().band_imm_s(whole, -HUGE_PAGE);
+        let end = c.b.ins().iadd(start, bytes);
+        let end = c.b.ins().band_imm_s(end, -HUGE_PAGE);
+        let bytes = c.b.ins().isub(end, first);
+        let [number, advice, unused] = [madvise(c.info.architecture), MADV_HUGEPAGE, 0].map(|n| c.int(n));
+        c.call(Fun::Syscall, &[number, first, bytes, advice, unused]);
+    });
 }
 
 fn clear_head(c: &mut Code, context: Value, threads: Value) {

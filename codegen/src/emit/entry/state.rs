@@ -5,6 +5,7 @@
 //! in it then, a run reads and writes within it.
 
 use super::access::field;
+use super::context::advise_huge_pages;
 use super::run::{leave, noted, then};
 use crate::emit::EmitError;
 use crate::emit::abi::{self, Entry, Error, WORKSPACE_ALIGN};
@@ -93,6 +94,7 @@ fn init(c: &mut Code) {
     let fits = c.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, bytes, size);
     c.require(fits, Error::Size);
     require_aligned(c, block, |c| c.ret32(Error::Align as i32));
+    advise_huge_pages(c, block, size);
 
     let zero = c.int(0);
     let words = c.b.ins().ushr_imm_u(size, 3);
