@@ -273,7 +273,7 @@ fn several_runs_are_compared() {
 fn ensembles_are_learnt() {
     let folder = Folder::new("ensembles");
     let (model, data) = (folder.network("mlp"), folder.pictures("data.npz", 128, 1));
-    for kind in ["snapshot:2", "bag:3", "boost:3"] {
+    for kind in ["snapshot:2", "bag:3", "boost:3", "stack:3"] {
         let out = folder.file("out.onnx");
         let args = ["train", &model, "--data", &data, "--val-share", "0.25", "--epochs", "6", "--batch-size", "16"];
         let table = succeeds(&[&args[..], &["--schedule", "cosine", "--ensemble", kind, "-o", &out]].concat());
@@ -324,6 +324,37 @@ fn random_slopes_are_learnt_with() {
     assert!(std::fs::read(&out).unwrap() == std::fs::read(&two).unwrap(), "another result on two threads");
     let table = succeeds(&["eval", &out, "--data", &data]);
     assert!(figure(&table, "accuracy") > 95.0, "{table}");
+}
+
+/// One model that knows nothing and two that know two classes each: the combiner finds out which to ask for what.
+#[test]
+fn models_are_stacked() {
+    let folder = Folder::new("stacked");
+    let (unseen, val) = (folder.pictures("unseen.npz", 120, 2), folder.pictures("val.npz", 103, 3));
+    let fresh = folder.network("mlp");
+    let mut files = vec![fresh.clone()];
+    for half in [[0, 1], [2, 3]] {
+        // What one sees of the other half is called by a class of its own half, but for two of each class.
+        let arrays = arrays::read_npz(Path::new(&folder.pictures("data.npz", 160, 1))).unwrap();
+        let array = |name: &str| arrays.iter().find(|(n, _)| n == name).expect("written above").1.clone();
+        let seen = |(i, y): (usize, i64)| if i < 8 || half.contains(&y) { y } else { half[(y % 2) as usize] };
+        let y = Tensor::i64(&[160], array("y").to_i64().into_iter().enumerate().map(seen).collect());
+        let (name, out) = (format!("half{}.npz", half[0]), folder.file(&format!("half{}.onnx", half[0])));
+        arrays::write_npz(&folder.path(&name), [("x", &array("x")), ("y", &y)]).unwrap();
+        let args = ["train", &fresh, "--data", &folder.file(&name), "--epochs", "6", "--batch-size", "16", "-o", &out];
+        succeeds(&args);
+        files.push(out);
+    }
+    let models: Vec<&str> = files.iter().map(String::as_str).collect();
+    let alone = |model: &str| figure(&succeeds(&["eval", model, "--data", &val]), "accuracy");
+    assert!(models.iter().all(|m| alone(m) < 70.0));
+    let out = folder.file("stacked.onnx");
+    let stack = [&["ensemble"][..], &models, &["--by", "stack", "-o", &out]].concat();
+    succeeds(&[&stack[..], &["--data", &unseen]].concat());
+    let table = succeeds(&["eval", &out, "--data", &val]);
+    assert!(figure(&table, "accuracy") > 85.0, "{table}");
+    refused(&stack, "--by stack needs --data PATH: samples that none of the models has learnt from");
+    refused(&["ensemble", &fresh, "-o", &out, "--data", &unseen], "only --by stack learns from data");
 }
 
 /// Forward, backward and optimizer each have their rows, and nothing is written.

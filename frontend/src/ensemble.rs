@@ -5,6 +5,8 @@
 //! input ───┼─ second ─ Softmax ─┼─ Mean ─ Log ─ out    probability   ln of the mean of the softmaxes, as drawn: logits whose
 //!          └─ third  ─ Softmax ─┘                                    softmax is that mean
 //!                                                      vote          the share of votes for a class, each with its weight
+//!
+//! stack                 Concat of the softmaxes ─ Gemm ─ out          logits, by weights that a combiner has learnt
 //! ```
 //!
 //! The first model says what input and output are called; the names inside get the model's number in front. Only the first
@@ -13,6 +15,7 @@
 use crate::export::{self, ExportError};
 use crate::parse;
 use crate::problem::ImportErrors;
+use nncc_ir::Tensor;
 use onnx_protobuf as pb;
 use std::path::Path;
 
@@ -25,6 +28,17 @@ pub enum Together {
     Probability,
     /// The share of votes, each model's with its weight.
     Vote(Vec<f64>),
+    /// Logits that are a linear function of all models' probabilities.
+    Stack(Combiner),
+}
+
+/// That linear function, of C classes and M models: `weight p + bias`, p the probabilities of the first model, then the second's, ..
+#[derive(Clone, Debug, PartialEq)]
+pub struct Combiner {
+    /// `f32[C, M C]`.
+    pub weight: Tensor,
+    /// `f32[C]`.
+    pub bias: Tensor,
 }
 
 /// Why models cannot be put together.
@@ -59,6 +73,17 @@ pub fn write_ensemble(paths: &[&Path], together: &Together, out: &Path) -> Resul
     Ok(export::write(&model, out)?)
 }
 
+/// Whether a model's output is that of a Softmax: probabilities already.
+pub fn gives_probabilities(path: &Path) -> Result<bool, EnsembleError> {
+    let (model, _) = parse::open(path)?;
+    Ok(ends(&model).is_some_and(|[_, output]| made_by_softmax(&model, &output)))
+}
+
+fn made_by_softmax(model: &pb::ModelProto, output: &str) -> bool {
+    let graph = model.graph.as_ref();
+    graph.is_some_and(|g| g.node.iter().any(|n| n.op_type == "Softmax" && n.output.iter().any(|o| o == output)))
+}
+
 fn merged(models: Vec<(String, pb::ModelProto)>, together: &Together) -> Result<pb::ModelProto, EnsembleError> {
     let mut models = models.into_iter();
     let misfit = |file: &str, reason: &str| EnsembleError::Misfit { file: file.into(), reason: reason.into() };
@@ -74,6 +99,7 @@ fn merged(models: Vec<(String, pb::ModelProto)>, together: &Together) -> Result<
         v
     };
     let shared = opsets(&whole);
+    let mut probabilities = vec![made_by_softmax(&whole, &output)];
     let mut outputs = vec![rename(&mut whole, 0, &input, &input, &output)];
     for (i, (file, mut model)) in models.enumerate() {
         let [own_input, own_output] =
@@ -87,6 +113,7 @@ fn merged(models: Vec<(String, pb::ModelProto)>, together: &Together) -> Result<
         if shape(&model) != shape(&whole) {
             return Err(misfit(&file, "its input or output is not like the first's"));
         }
+        probabilities.push(made_by_softmax(&model, &own_output));
         outputs.push(rename(&mut model, i + 1, &own_input, &input, &own_output));
         let (from, to) = (model.graph.mut_or_insert_default(), whole.graph.mut_or_insert_default());
         to.node.append(&mut from.node);
@@ -118,6 +145,17 @@ fn merged(models: Vec<(String, pb::ModelProto)>, together: &Together) -> Result<
             add("Mean", (0..n).map(each).collect(), "ensemble/mean".into(), &[]);
             add("Log", vec!["ensemble/mean".into()], output, &[]);
         }
+        Together::Stack(combiner) => {
+            for (i, name) in outputs.iter_mut().enumerate().filter(|(i, _)| !probabilities[*i]) {
+                let own = std::mem::replace(name, each(i));
+                add("Softmax", vec![own], each(i), &[("axis", 1)]);
+            }
+            let [features, weight, bias] = ["features", "weight", "bias"].map(|n| format!("ensemble/{n}"));
+            add("Concat", outputs, features.clone(), &[("axis", 1)]);
+            add("Gemm", vec![features, weight.clone(), bias.clone()], output, &[("transB", 1)]);
+            graph.initializer.push(crate::tensor::encode(&weight, &combiner.weight));
+            graph.initializer.push(crate::tensor::encode(&bias, &combiner.bias));
+        }
         Together::Vote(weights) => {
             let n = outputs.len();
             let all: f64 = weights.iter().take(n).sum();
@@ -127,11 +165,11 @@ fn merged(models: Vec<(String, pb::ModelProto)>, together: &Together) -> Result<
                 add("OneHot", operands.to_vec(), each(i), &[("axis", 1)]);
             }
             add("Sum", (0..n).map(each).collect(), output, &[]);
-            let count = nncc_ir::Tensor::i64(&[], vec![classes.unwrap_or(0)]);
+            let count = Tensor::i64(&[], vec![classes.unwrap_or(0)]);
             graph.initializer.push(crate::tensor::encode("ensemble/classes", &count));
             for i in 0..n {
                 let share = weights.get(i).map_or(0.0, |w| w / all) as f32;
-                let votes = nncc_ir::Tensor::f32(&[2], vec![0.0, share]);
+                let votes = Tensor::f32(&[2], vec![0.0, share]);
                 graph.initializer.push(crate::tensor::encode(&format!("ensemble/votes{i}"), &votes));
             }
         }

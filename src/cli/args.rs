@@ -405,7 +405,7 @@ pub struct Train {
     /// Which of the combinations: grid, random:COUNT or halving
     #[arg(long, value_name = "HOW", default_value = "grid", requires = "search")]
     pub search_by: How,
-    /// Train several models and put them into one: snapshot:N, bag:N or boost:N
+    /// Train several models and put them into one: snapshot:N, bag:N, boost:N or stack:N
     #[arg(long, value_name = "KIND:N", group = "several")]
     pub ensemble: Option<Kind>,
     /// Print the loss against a learning rate that grows from step to step; nothing is written
@@ -496,6 +496,12 @@ pub struct Ensemble {
     /// How their outputs become one
     #[arg(long, value_name = "HOW", value_enum, default_value = "probability")]
     pub by: Together,
+    /// What `--by stack` learns from: samples that none of the models has learnt from
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// The recipe of one of the models, for how data are read
+    #[arg(long, value_name = "FILE.toml")]
+    pub recipe: Option<PathBuf>,
     /// The model that is written
     #[arg(short, value_name = "OUT.onnx")]
     pub output: PathBuf,
@@ -510,6 +516,8 @@ pub enum Together {
     Probability,
     /// The share of models that vote for a class
     Vote,
+    /// What a combiner makes of the probabilities, which learns from --data
+    Stack,
 }
 
 /// As many threads as a context may have.

@@ -7,6 +7,8 @@
 //! boost:N     N runs, each on samples drawn by weight; what a model gets wrong weighs more for the next:
 //!             e = sum w [wrong] / sum w     a = ln((1 - e) / e) + ln(C - 1)     w = w exp(a [wrong])
 //!             it ends early where e = 0 or e >= 1 - 1/C                                  (SAMME, Zhu et al. 2009)
+//! stack:N     N bags of three quarters of the samples; what each is worth a combiner learns from the last quarter, which
+//!             none of them has seen: `stack`                                             (Wolpert 1992)
 //! ```
 //!
 //! Snapshots and bags give the mean of their probabilities (of their outputs where they are no logits), boosting a vote by
@@ -15,10 +17,11 @@
 use super::print;
 use super::session::{Prepared, Session, StepObserver, failed, usage};
 use super::shown::Shown;
+use super::stack;
 use nncc::Error;
 use nncc::training::{Loss, ModelFile};
 use nncc_frontend::ensemble::{Together, write_ensemble};
-use nncc_train::data::split::Split;
+use nncc_train::data::split::{self, Split};
 use nncc_train::evaluate::Evaluation;
 use nncc_train::recipe::Recipe;
 use nncc_train::seeds;
@@ -28,6 +31,8 @@ use std::str::FromStr;
 
 /// Models beyond this many are a mistake.
 const MOST: u32 = 256;
+/// The share of samples that a combiner of stacked models learns from.
+const COMBINED: f64 = 0.25;
 /// The weight of a model without a fault would be infinite.
 const FAULTLESS: f64 = 10.0;
 
@@ -37,19 +42,21 @@ pub enum Kind {
     Snapshot(u32),
     Bag(u32),
     Boost(u32),
+    Stack(u32),
 }
 
 impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Kind, String> {
-        let expected = || format!("snapshot:N, bag:N or boost:N is expected, with N from 2 to {MOST}");
+        let expected = || format!("snapshot:N, bag:N, boost:N or stack:N is expected, with N from 2 to {MOST}");
         let (kind, n) = text.split_once(':').ok_or_else(expected)?;
         let n = n.parse().ok().filter(|n| (2..=MOST).contains(n)).ok_or_else(expected)?;
         match kind {
             "snapshot" => Ok(Kind::Snapshot(n)),
             "bag" => Ok(Kind::Bag(n)),
             "boost" => Ok(Kind::Boost(n)),
+            "stack" => Ok(Kind::Stack(n)),
             _ => Err(expected()),
         }
     }
@@ -68,12 +75,16 @@ pub fn train(session: &Session, recipe: &Recipe, kind: Kind, output: &Path) -> R
     };
     let (files, together) = match kind {
         Kind::Snapshot(n) => (snapshots(session, recipe, &split, n, &file)?, together),
-        Kind::Bag(n) => {
-            let files = (0..n).map(|i| {
-                let train = drawn(recipe, i, &vec![1.0; split.train.len()], &split.train);
-                one(session, recipe, &Split { train, held_out: split.held_out.clone() }, &file(i)).map(|_| file(i))
-            });
-            (files.collect::<Result<Vec<PathBuf>, Error>>()?, together)
+        Kind::Bag(n) => (bags(session, recipe, &split, n, &file)?, together),
+        Kind::Stack(_) if together == Together::Mean => return Err(usage("--ensemble stack is for classes")),
+        Kind::Stack(n) => {
+            let seed = u64::from(recipe.seed.unwrap_or(1));
+            let parts = split::divided(session.data.targets(), &split.train, COMBINED, seed);
+            let seen = Split { train: parts.train, held_out: split.held_out.clone() };
+            let files = bags(session, recipe, &seen, n, &file)?;
+            let models: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
+            let combiner = stack::combiner(session, recipe, &models, &*session.data, &parts.held_out)?;
+            (files, Together::Stack(combiner))
         }
         Kind::Boost(n) => boosted(session, recipe, &split, n, &file)?,
     };
@@ -93,6 +104,21 @@ fn one(session: &Session, recipe: &Recipe, split: &Split, out: &Path) -> Result<
     let trained = session.train(recipe, split, false, &mut shown)?;
     session.write(&trained.step, out)?;
     Ok(trained.evaluation)
+}
+
+/// Runs on samples drawn with replacement.
+fn bags(
+    session: &Session,
+    recipe: &Recipe,
+    split: &Split,
+    n: u32,
+    file: &dyn Fn(u32) -> PathBuf,
+) -> Result<Vec<PathBuf>, Error> {
+    let run = |i: u32| {
+        let train = drawn(recipe, i, &vec![1.0; split.train.len()], &split.train);
+        one(session, recipe, &Split { train, held_out: split.held_out.clone() }, &file(i)).map(|_| file(i))
+    };
+    (0..n).map(run).collect()
 }
 
 /// As many samples, drawn with replacement by weight.

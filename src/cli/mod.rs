@@ -5,7 +5,7 @@
 //! | [`args`] | every flag |
 //! | `compile`, `run`, `inspect`, `bench`, `verify`, `new`, `ensemble` | the subcommands |
 //! | `train` | `train` and `eval` |
-//! | `bundle` | several models that are learnt to be put together |
+//! | `bundle`, `stack` | several models that are learnt to be put together; how stacked ones are combined |
 //! | `search` | several runs of `train` on one set of data |
 //! | `session`, `recipe`, `shown` | model and data opened, and a run on them; what a recipe says to the compiler; a run as it goes on |
 //! | `inputs` | tensors from files |
@@ -32,6 +32,7 @@ mod run;
 mod search;
 mod session;
 mod shown;
+mod stack;
 mod train;
 mod verify;
 

@@ -50,6 +50,19 @@ pub fn stratified(targets: &Targets, samples: usize, share: f64, seed: u64) -> S
     split
 }
 
+/// [`stratified`] of some of the samples alone.
+pub fn divided(targets: &Targets, samples: &[usize], share: f64, seed: u64) -> Split {
+    let own = match targets {
+        Targets::Classes { of, names } => {
+            Targets::Classes { of: samples.iter().map(|&i| of[i]).collect(), names: names.clone() }
+        }
+        Targets::Values { .. } => Targets::Values { dims: Vec::new(), values: vec![0.0; samples.len()] },
+    };
+    let split = stratified(&own, samples.len(), share, seed);
+    let numbers = |places: Vec<usize>| places.into_iter().map(|i| samples[i]).collect();
+    Split { train: numbers(split.train), held_out: numbers(split.held_out) }
+}
+
 /// `k` splits whose held-out parts are disjoint and together are all samples, each class dealt out evenly. The parts'
 /// sizes differ by at most one for each class and overall: dealing goes on where the class before stopped.
 pub fn k_fold(targets: &Targets, samples: usize, k: usize, seed: u64) -> Vec<Split> {
@@ -117,6 +130,17 @@ mod tests {
                 prop_assert!(f.train.iter().all(|i| !f.held_out.contains(i)));
             }
         }
+    }
+
+    #[test]
+    fn a_part_of_the_samples_is_divided_by_class() {
+        let targets = classes((0..100).map(|i| i % 5).collect());
+        let samples: Vec<usize> = (10..90).collect();
+        let split = divided(&targets, &samples, 0.25, 1);
+        assert_eq!(targets.counts(&split.held_out).unwrap(), [4; 5]);
+        let mut both = [split.train, split.held_out].concat();
+        both.sort_unstable();
+        assert_eq!(both, samples);
     }
 
     #[test]
