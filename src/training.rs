@@ -6,7 +6,9 @@
 //! ```
 //!
 //! It is the library that `nncc MODEL --train` writes ([`Compiler::load_learning`]): a step changes its states where they lie, in
-//! one block. [`CompiledStep`] is the [`Step`] of `nncc-train`, whose loop knows nothing of compiling.
+//! one block. [`CompiledStep`] is the [`Step`] of `nncc-train`, whose loop knows nothing of compiling. What a program needs of
+//! that crate to teach a network is here too: a [`Dataset`](data::Dataset), a [`Loader`] that makes batches of it, a [`Trainer`]
+//! that runs over them, and an [`Observer`] whose methods are the callbacks. `examples/lenet` and `examples/finetune` show it.
 
 mod watching;
 
@@ -18,13 +20,21 @@ use crate::roofline::Roofline;
 use crate::{Compiler, Error, Model};
 pub use nncc_frontend::Model as ModelFile;
 use nncc_frontend::export;
+pub use nncc_frontend::head;
+pub use nncc_ir::NamePattern;
 use nncc_ir::{DType, Data, Graph, Tensor};
 pub use nncc_passes::Recompute;
 use nncc_passes::training::{EvaluationGraph, StateKind, TrainingGraph, evaluation_graph};
 pub use nncc_passes::training::{Group, Loss, Optimizer, Parameter, TrainingOptions};
 use nncc_runtime::{Purpose, StateBlock, TensorView, TensorViewMut};
-use nncc_train::loader::Batch;
-use nncc_train::step::{Directions, LayerActivity, LayerNorms, Outcome, Step, StepError};
+pub use nncc_train::data;
+pub use nncc_train::evaluate::Evaluation;
+pub use nncc_train::history::EpochRecord;
+pub use nncc_train::loader::{Batch, Loader, Loading};
+pub use nncc_train::schedule::{Rates, Schedule};
+pub use nncc_train::step::{Directions, Outcome, Step, StepError};
+use nncc_train::step::{LayerActivity, LayerNorms};
+pub use nncc_train::trainer::{Monitor, Observer, Run, Settings, StepReport, TrainError, Trainer};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -36,6 +46,13 @@ pub struct BatchSizes {
     pub step: Vec<usize>,
     /// Of evaluations.
     pub evaluation: Vec<usize>,
+}
+
+impl BatchSizes {
+    /// Of the batches that these loaders make: steps on `train`, evaluations on `measured`.
+    pub fn of(train: &Loader<'_>, measured: Option<&Loader<'_>>) -> BatchSizes {
+        BatchSizes { step: train.batch_sizes(), evaluation: measured.map_or_else(Vec::new, Loader::batch_sizes) }
+    }
 }
 
 /// A model that learns. Made by [`Compiler::training`].

@@ -181,8 +181,7 @@ impl Session {
             let pattern = NamePattern::new(&new.parameters.join(","));
             options.groups.insert(0, Group { pattern, rate: 1.0, weight_decay: None, frozen: false });
         }
-        let sizes =
-            BatchSizes { step: train.batch_sizes(), evaluation: measured.map_or_else(Vec::new, Loader::batch_sizes) };
+        let sizes = BatchSizes::of(&train, measured);
         let step = compiled(&self.model, recipe, &options, &sizes)?;
         run(Prepared { step, train: &train, val, measured, settings })
     }
