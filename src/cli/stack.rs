@@ -79,7 +79,7 @@ fn learn(features: Vec<f32>, classes_of: Vec<u32>, classes: usize) -> Result<Com
     let batch = loader.epoch(0, 0, |batches| batches.next().transpose()).map_err(usage)?;
     let batch = batch.ok_or_else(|| usage("there are no samples to learn from how models are combined"))?;
     for _ in 0..STEPS {
-        let directions = Directions { rate: rate as f32, seed: 1, share: 1.0, update: true };
+        let directions = Directions { rate: rate as f32, seed: 1, share: 1.0, update: true, watch: false };
         let outcome = step.step(&batch, directions).map_err(|e| Error::Run(e.to_string()))?;
         if !outcome.loss.is_finite() {
             return Err(Error::Run("learning how models are combined ended in numbers that are none".into()));
