@@ -93,6 +93,7 @@ const WITHOUT: &[(&str, &str)] = &[
     ("one_hot", "takes positions"),
     ("cum_prod", "would need a recurrence"),
     ("relayout", "is made after differentiation"),
+    ("batch_norm_statistics", "is made after differentiation"),
     ("attention", "is recognised after differentiation"),
     ("fused", "is made after differentiation; without a root it is elementwise, as gradients themselves are"),
     ("chain", "is made by code generation"),

@@ -15,6 +15,7 @@ const MANY: usize = 6;
 /// Operators without a case, and why.
 const WITHOUT: &[(&str, &str)] = &[
     ("batch_norm_training", "normalises over the samples"),
+    ("batch_norm_statistics", "is made by the optimizer"),
     ("scatter_elements", "has no rule: see `refusals_name_the_node`"),
     ("scatter_nd", "has no rule: see `refusals_name_the_node`"),
     ("relayout", "is made by the optimizer"),

@@ -11,6 +11,7 @@
 //!
 //! Sources: Xu et al., Empirical Evaluation of Rectified Activations in Convolutional Network, 2015; torch.nn.RReLU.
 
+use crate::batch::{BatchCx, Batched};
 use crate::op::{EvalError, Operator, TypeError};
 use crate::ops::drawn::{self, Draws};
 use crate::ops::operands::{one_float, operands, tensors};
@@ -82,6 +83,10 @@ impl Operator for RRelu {
         // Where v is given, x only decides: its gradient is 0 between jumps.
         let multiplied = if cx.optional(2).is_some() { 2 } else { 0 };
         cx.give(multiplied, |cx| cx.add(self.clone(), &[x, random, dy]))
+    }
+
+    fn batched(&self, cx: &BatchCx<'_>) -> Option<Batched> {
+        cx.where_first(|_| true)
     }
 }
 
