@@ -441,7 +441,9 @@ impl<'a> StepBuilder<'a> {
                 }));
             }
             let operands = [of(0), of(1), of(2), Some(self.next[mean]), Some(self.next[var])];
-            let added = self.graph.add(op, &operands, origin, &[&format!("{name}.train")]);
+            // What a search for the first number that is none may have to name.
+            let names = ["train", "next_mean", "next_var", "mean", "inverse"].map(|what| format!("{name}.{what}"));
+            let added = self.graph.add(op, &operands, origin, &names.each_ref().map(String::as_str));
             let trained = added.map_err(|e| TrainingError::Bug(e.0))?;
             let (old, new) = (ValueId { node: n, out: 0 }, ValueId { node: trained, out: 0 });
             self.loss_operand = if self.loss_operand == old { new } else { self.loss_operand };
