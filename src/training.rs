@@ -155,6 +155,11 @@ impl CompiledStep {
         Ok(CompiledStep { model: self.model.with_threads(threads)?, ..self })
     }
 
+    /// Bytes that a step or an evaluation takes on `threads` threads, whichever takes more, beside the states.
+    pub fn workspace_bytes(&self, threads: u32) -> u64 {
+        self.model.library().workspace_bytes(threads)
+    }
+
     /// What the user should know of the model: one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes

@@ -15,9 +15,6 @@ use std::time::Instant;
 /// The ABI's alignment of a workspace.
 const WORKSPACE_ALIGN: usize = 64;
 
-/// The set number that stands for all sets.
-const ANY_SET: u32 = u32::MAX;
-
 /// The caller's threads: `parallel_for(count, task)` calls `task(i)` once for each `i < count`, in any order and on any
 /// threads, and returns when all are done. A panic in it ends the program: a step that is half done has no way out.
 pub type ParallelFor = Box<dyn Fn(u32, &(dyn Fn(u32) + Sync)) + Send + Sync>;
@@ -133,8 +130,7 @@ impl Context {
         let abi = library.abi();
         // Absurd thread counts are the library's to refuse, not ours to allocate for.
         let threads = options.threads.min(1 << 16);
-        // SAFETY: numbers only.
-        let bytes = unsafe { (abi.workspace_size)(ANY_SET, threads) };
+        let bytes = library.workspace_bytes(threads);
         let out_of_memory =
             || RunError { kind: ErrorKind::Memory, message: format!("no memory for a workspace of {bytes} bytes") };
         let workspace = usize::try_from(bytes).ok().and_then(Workspace::new).ok_or_else(out_of_memory)?;

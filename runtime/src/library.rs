@@ -24,6 +24,9 @@ struct Inner {
     _owner: Box<dyn Any + Send + Sync>,
 }
 
+/// The set number that stands for all sets.
+const ANY_SET: u32 = u32::MAX;
+
 struct Set {
     purpose: Purpose,
     inputs: Vec<Port>,
@@ -273,6 +276,12 @@ impl Library {
         // SAFETY: the structure is the function's to fill.
         let code = unsafe { (self.inner.abi.bounds)(set as u32, level as u32, &mut bounds) };
         self.check(code).map(|()| bounds)
+    }
+
+    /// Bytes of memory that a context takes which runs any set on so many threads.
+    pub fn workspace_bytes(&self, threads: u32) -> u64 {
+        // SAFETY: numbers only.
+        unsafe { (self.inner.abi.workspace_size)(ANY_SET, threads) }
     }
 
     pub(crate) fn abi(&self) -> &AbiTable {

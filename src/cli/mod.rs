@@ -10,6 +10,7 @@
 //! | `session`, `recipe`, `shown` | model and data opened, and a run on them; what a recipe says to the compiler; a run as it goes on |
 //! | `inputs` | tensors from files |
 //! | `profile`, `page` | time by fused node, as a table and as a page |
+//! | `memory` | whether a step fits in what is free |
 //! | `progress` | what a terminal shows while something large compiles |
 //!
 //! Exit codes: 0 done; 1 the model, an input or a file is at fault, or `verify` found a difference; 2 the command line is;
@@ -23,6 +24,7 @@ mod ensemble;
 mod inputs;
 mod inspect;
 mod learning;
+mod memory;
 mod new;
 mod page;
 mod profile;

@@ -3,6 +3,7 @@
 //! The compiled step comes from [`nncc::training`], the loop around it from `nncc-train`; here the two meet, and what does
 //! not fit (data and loss, loss and augmentation) is said before anything is compiled.
 
+use super::memory;
 use super::progress::Progress;
 use super::recipe;
 use nncc::roofline::Roofline;
@@ -273,7 +274,9 @@ fn compiled(
         compiler = compiler.dim(&name, &sizes);
     }
     let step = compiler.training(model, options, sizes, &mut |stage| progress.stage(stage))?;
-    step.with_threads(recipe.threads.unwrap_or(1))
+    let threads = recipe.threads.unwrap_or(1);
+    memory::require(step.workspace_bytes(threads))?;
+    step.with_threads(threads)
 }
 
 /// What the recipe must say, on the command line or in its file.
