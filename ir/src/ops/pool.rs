@@ -266,7 +266,7 @@ impl AveragePool {
         AveragePoolGradient { kernel, strides, dilations, pads, ceil_mode, count_include_pad, input }
     }
 
-    /// What each window of one plane divides by, row-major: the product over the axes of what [`AveragePool::counts`] says.
+    /// What each window of one plane divides by, row-major: the product over the axes of what `AveragePool::counts` says.
     pub fn divisors(&self, input: &[usize], output: &[usize]) -> Vec<usize> {
         (0..output.len()).fold(vec![1], |divisors: Vec<usize>, axis| {
             let counts = self.counts(axis, input[axis], output[axis]);
