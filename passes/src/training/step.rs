@@ -36,12 +36,15 @@
 //! loss takes that operator's operand.
 
 mod lbfgs;
+mod moments;
+mod next;
 
 use super::emit::{Built, Emit};
-use super::optimizers::{Clock, States, Update};
+use super::optimizers::{Clock, Update};
 use super::options::{Clip, TrainingOptions};
 use super::parameters::{self, Role};
 use super::{Loss, Optimizer, TrainingError};
+use moments::Memory;
 use nncc_ir::differentiate;
 use nncc_ir::ops::activation::LeakyRelu;
 use nncc_ir::ops::batch_norm::BatchNormTraining;
@@ -501,65 +504,6 @@ impl<'a> StepBuilder<'a> {
         Ok(())
     }
 
-    /// Makes each gradient the sum of the accumulator and this batch's share, and keeps what adds without an update.
-    fn accumulate(&mut self, gradients: &mut [(usize, ValueId)], share: ValueId) -> Result<(), TrainingError> {
-        let mut sums = Vec::new();
-        for (i, gradient) in gradients.iter_mut() {
-            let parameter = self.states[*i].name.clone();
-            let name = format!("gradient/{parameter}");
-            let (ty, initial) = (self.graph.ty(*gradient).clone(), filled(self.graph.ty(*gradient), 0.0));
-            let sum = self.graph.add_input(&name, ty);
-            sums.push(self.states.len());
-            self.register(name, StateKind::Gradient, Some(parameter), None, sum, initial);
-            let mut emit = Emit::new(&mut self.graph, "accumulate");
-            let share = emit.cast(share, emit.dtype(sum))?;
-            *gradient = emit.map(&[sum, *gradient, share], |p, v| {
-                let part = p.binary(BinaryFn::Mul, v[1], v[2]);
-                p.binary(BinaryFn::Add, v[0], part)
-            })?;
-        }
-        let (step, reads) = (self.graph.clone(), self.states.len());
-        let mut writes = Vec::new();
-        for i in 0..reads {
-            let value = match (self.states[i].kind, sums.iter().position(|&s| s == i)) {
-                (_, Some(k)) => gradients[k].1,
-                (StateKind::Statistic, _) => self.next[i],
-                _ => continue,
-            };
-            let value = self.unless_not_finite(i, value)?;
-            writes.push((i, self.graph.outputs().len()));
-            self.graph.add_output(&format!("next/{}", self.states[i].name), value);
-        }
-        self.gather = Some(Gather { graph: std::mem::replace(&mut self.graph, step), reads, writes });
-        for i in sums {
-            let empty = filled(self.graph.ty(self.current[i]), 0.0);
-            self.next[i] = self.graph.add_constant("", empty);
-        }
-        Ok(())
-    }
-
-    /// The next value of a state, or the state as it is where the loss is no finite number. What follows from a next value of
-    /// the optimizer's follows from this one then, so that the value without the condition is needed nowhere else.
-    fn unless_not_finite(&mut self, i: usize, next: ValueId) -> Built {
-        let (old, Some(finite)) = (self.current[i], self.finite) else { return Ok(next) };
-        if next == old {
-            return Ok(next);
-        }
-        let followed = self.states[i].kind != StateKind::Statistic && self.graph.constant(next).is_none();
-        let users: Vec<(NodeId, usize)> = self.graph.users(next).filter(|_| followed).collect();
-        let mut emit = Emit::new(&mut self.graph, "finite");
-        let finite = emit.cast(finite, emit.dtype(old))?;
-        let kept = emit.map(&[old, next, finite], |p, v| {
-            let zero = p.constant(p.type_of(v[2]), 0.0);
-            let moves = p.compare(CompareFn::Gt, v[2], zero);
-            p.select(moves, v[1], v[0])
-        })?;
-        for (n, operand) in users {
-            self.graph.set_operand(n, operand, Some(kept));
-        }
-        Ok(kept)
-    }
-
     fn penalised(&mut self, loss: ValueId, parameters: &[ValueId]) -> Built {
         let (l1, l2) = (self.options.l1, self.options.l2);
         let mut emit = Emit::new(&mut self.graph, "penalty");
@@ -674,71 +618,5 @@ impl<'a> StepBuilder<'a> {
             *last = average;
         }
         Ok(())
-    }
-}
-
-/// The optimizer's memory of one parameter: states of the step.
-struct Memory<'b, 'a> {
-    builder: &'b mut StepBuilder<'a>,
-    parameter: String,
-    value: ValueId,
-}
-
-impl Memory<'_, '_> {
-    fn state(
-        &mut self,
-        emit: &mut Emit<'_>,
-        full: String,
-        of: Option<String>,
-        ty: TensorType,
-        initial: f64,
-    ) -> ValueId {
-        if let Some(&i) = self.builder.by_name.get(&full) {
-            return self.builder.current[i];
-        }
-        let start = filled(&ty, initial);
-        let value = emit.graph.add_input(&full, ty);
-        let input = emit.graph.inputs().len() - 1;
-        let b = &mut *self.builder;
-        b.by_name.insert(full.clone(), b.states.len());
-        b.states.push(State {
-            name: full,
-            kind: StateKind::Moment,
-            of,
-            input,
-            output: 0, // outputs are added when all states are known
-            evaluation_input: None,
-            initial: start,
-        });
-        b.current.push(value);
-        b.next.push(value);
-        value
-    }
-
-    fn set(&mut self, full: &str, value: ValueId, first_only: bool) {
-        if let Some(&i) = self.builder.by_name.get(full)
-            && (!first_only || self.builder.next[i] == self.builder.current[i])
-        {
-            self.builder.next[i] = value;
-        }
-    }
-}
-
-impl States for Memory<'_, '_> {
-    fn read(&mut self, emit: &mut Emit<'_>, name: &str, initial: f64) -> ValueId {
-        let (full, ty) = (format!("{name}/{}", self.parameter), emit.ty(self.value));
-        self.state(emit, full, Some(self.parameter.clone()), ty, initial)
-    }
-
-    fn read_shared(&mut self, emit: &mut Emit<'_>, name: &str, dtype: DType, initial: f64) -> ValueId {
-        self.state(emit, name.to_string(), None, TensorType::fixed(dtype, &[]), initial)
-    }
-
-    fn write(&mut self, name: &str, value: ValueId) {
-        self.set(&format!("{name}/{}", self.parameter), value, false);
-    }
-
-    fn write_shared(&mut self, name: &str, value: ValueId) {
-        self.set(name, value, true);
     }
 }
