@@ -64,7 +64,9 @@ impl Compiler {
         for size in sizes {
             stage("importing");
             let forward = self.forward(model, &batch, size)?;
-            let graph = training_step(&forward, options)?;
+            let learns = [step, gather, evaluation].iter().any(|sizes| sizes.contains(&size));
+            // What only infers need not be able to learn: a batch of one has no variance.
+            let graph = if learns || shown.is_none() { Some(training_step(&forward, options)?) } else { None };
             stage("optimizing");
             let mut add = |graph: Graph, binding: Binding| -> Result<(), Error> {
                 let place = SETS.iter().position(|purpose| *purpose == binding.purpose).unwrap_or(0);
@@ -73,31 +75,33 @@ impl Compiler {
                 sets[place].push((self.optimize_step(graph, how, &mut times)?, binding));
                 Ok(())
             };
-            if step.contains(&size) {
-                let mut step = graph.step.clone();
-                graph.states.iter().for_each(|state| step.add_state(state.input, state.output));
-                add(step, step_binding(&graph))?;
+            if let Some(graph) = graph {
+                if step.contains(&size) {
+                    let mut step = graph.step.clone();
+                    graph.states.iter().for_each(|state| step.add_state(state.input, state.output));
+                    add(step, step_binding(&graph))?;
+                }
+                if let Some(gather) = graph.gather.as_ref().filter(|_| batches.gather.contains(&size)) {
+                    let binding = gather_binding(&graph, gather);
+                    let mut gathering = gather.graph.clone();
+                    gather.writes.iter().for_each(|&(i, output)| gathering.add_state(graph.states[i].input, output));
+                    add(gathering, binding)?;
+                }
+                if evaluation.contains(&size) {
+                    let binding =
+                        reading(Purpose::Evaluate, &graph.evaluation, &graph.states, |s| s.evaluation_input, |i| i);
+                    add(graph.evaluation.clone(), binding)?;
+                }
+                shown.get_or_insert(graph); // states, their places and notes are the same for every size
             }
-            if let Some(gather) = graph.gather.as_ref().filter(|_| batches.gather.contains(&size)) {
-                let binding = gather_binding(&graph, gather);
-                let mut gathering = gather.graph.clone();
-                gather.writes.iter().for_each(|&(i, output)| gathering.add_state(graph.states[i].input, output));
-                add(gathering, binding)?;
-            }
-            if evaluation.contains(&size) {
-                let binding =
-                    reading(Purpose::Evaluate, &graph.evaluation, &graph.states, |s| s.evaluation_input, |i| i);
-                add(graph.evaluation.clone(), binding)?;
-            }
-            if infer.contains(&size) {
+            if let Some(TrainingGraph { states, .. }) = shown.as_ref().filter(|_| infer.contains(&size)) {
                 let inferring = inference(&forward, options)?;
-                let average = |i: usize| average_of(&graph.states, i).unwrap_or(i);
+                let average = |i: usize| average_of(states, i).unwrap_or(i);
                 // The inputs are those of the evaluation without the target, which stands in front of the states.
                 let place = |s: &State| s.evaluation_input.map(|place| place - 1);
-                let binding = reading(Purpose::Infer, &inferring, &graph.states, place, average);
+                let binding = reading(Purpose::Infer, &inferring, states, place, average);
                 add(inferring, binding)?;
             }
-            shown.get_or_insert(graph); // states, their places and notes are the same for every size
         }
         let shown = shown.ok_or_else(|| Error::Usage("a training step needs the size of a batch".into()))?;
         let (sets, bindings) = sets.into_iter().flatten().unzip();

@@ -259,6 +259,18 @@ fn a_library_gathers_gradients_and_refuses_what_is_no_number() {
     }
 }
 
+/// A picture of one pixel has no variance: it cannot be learnt from by itself, and can be told.
+#[test]
+fn what_only_infers_need_not_be_able_to_learn() {
+    let model = network("resnet20", "pixels", "3x4x4");
+    let library = scratch("pixels_train.so");
+    let args = [text(&model), "--train", "--target-cpu", "native", "-o", text(&library)];
+    succeeds(&[&args[..], &["--batch-size", "4"]].concat());
+    let purposes: Vec<Purpose> = (0..3).map(|set| open(&library).purpose(set)).collect();
+    assert_eq!(purposes, [Purpose::Step, Purpose::Evaluate, Purpose::Infer]);
+    refused(&[&args[..], &["--batch-size", "1"]].concat(), "one number a channel, which has no variance");
+}
+
 /// Batch normalization's statistics are states, written where they lie; the step is the same on several threads.
 #[test]
 fn threads_change_no_bit_of_the_states() {
