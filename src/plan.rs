@@ -51,9 +51,7 @@ impl Plan {
             }
             made.extend(g.results(n).map(|v| (v, step)));
             if !matches!(g.op(n), Op::Input | Op::Constant(_)) && !plan.elided.contains(&n) {
-                let origin = &g.node(n).origin;
-                let result = || g.results(n).next().map(|v| g.value(v).name.to_string()).unwrap_or_default();
-                out.steps.push(if origin.names().is_empty() { result() } else { origin.to_string() });
+                out.steps.push(g.node_name(n));
             }
         }
         let end = out.steps.len().saturating_sub(1);

@@ -252,6 +252,15 @@ impl Graph {
         &self.nodes[ix(n)]
     }
 
+    /// What the user knows a node by: the model's nodes that it stands for, or else its first result.
+    pub fn node_name(&self, n: NodeId) -> String {
+        let node = self.node(n);
+        match node.origin.names() {
+            [] => node.outputs().first().map_or(String::new(), |v| v.name.to_string()),
+            _ => node.origin.to_string(),
+        }
+    }
+
     /// Its operator.
     pub fn op(&self, n: NodeId) -> &Op {
         &self.nodes[ix(n)].op

@@ -127,12 +127,12 @@ pub fn plan(g: &mut Graph, how: Recompute, cx: &mut PassCx) -> Result<(MemoryPla
 fn recompute(g: &mut Graph, goal: usize, work: f64) -> Result<(Vec<NodeId>, Trade), PassError> {
     let order = order::best(g).ok_or_else(|| PassError::BadPlan("the graph has a cycle".into()))?;
     let total: f64 = order.iter().map(|&n| work_of(g, n)).sum();
-    let before = live(g, &order).into_iter().max().unwrap_or(0);
-    let mut search = Search { g, order, allowed: total * work, spent: 0.0, again: Vec::new() };
+    let peak = Peak::of(&live(g, &order));
+    let before = peak.bytes;
+    let mut search = Search { g, order, peak, allowed: total * work, spent: 0.0, again: Vec::new() };
     while search.lower(goal)? {}
-    let after = live(search.g, &search.order).into_iter().max().unwrap_or(0);
-    let trade = Trade { before, after, work: search.spent / total.max(1.0), again: search.again };
-    Ok((search.order, trade))
+    let Search { order, peak, spent, again, .. } = search;
+    Ok((order, Trade { before, after: peak.bytes, work: spent / total.max(1.0), again }))
 }
 
 /// The work of a node, in cycles of a core with wide vectors: multiply-adds at 24 a cycle, bytes at 5.
@@ -152,6 +152,8 @@ fn work_of(g: &Graph, n: NodeId) -> f64 {
 struct Search<'g> {
     g: &'g mut Graph,
     order: Vec<NodeId>,
+    /// Of this order.
+    peak: Peak,
     allowed: f64,
     spent: f64,
     again: Vec<(String, usize)>,
@@ -187,15 +189,14 @@ impl Candidate {
 impl Search<'_> {
     /// Makes one value again, if that lowers the peak, which is above the goal.
     fn lower(&mut self, goal: usize) -> Result<bool, PassError> {
-        let before = peak(&live(self.g, &self.order));
-        if before.bytes <= goal {
+        if self.peak.bytes <= goal {
             return Ok(false);
         }
         let times = self.times();
-        let mut candidates = self.candidates(&times, &before);
+        let mut candidates = self.candidates(&times);
         candidates.sort_by(|a, b| a.price().total_cmp(&b.price()));
         for c in candidates {
-            if self.spent + c.work <= self.allowed && self.make_again(&c, &times, &before)? {
+            if self.spent + c.work <= self.allowed && self.make_again(&c, &times)? {
                 return Ok(true);
             }
         }
@@ -210,31 +211,23 @@ impl Search<'_> {
         }
         let mut last: FxHashMap<ValueId, usize> = FxHashMap::default();
         for &n in self.order.iter().rev() {
-            // what a value is read as later, through this node's result, is known: the order is walked backwards
-            let mut read = |v: ValueId, step: usize| {
-                let l = last.entry(v).or_default();
-                *l = (*l).max(step);
-            };
-            for v in g.operands(n).into_iter().flatten() {
-                read(v, position[n.index()]);
-            }
-            for view in views(g, n) {
-                let step = last.get(&view.result).copied().unwrap_or(0);
-                let l = last.entry(view.operand).or_default();
-                *l = (*l).max(step);
-            }
-            for (part, _) in parts(g, n).unwrap_or_default() {
-                let step = last.get(&ValueId { node: n, out: 0 }).copied().unwrap_or(0);
-                let l = last.entry(part).or_default();
-                *l = (*l).max(step);
+            // what is read through a result of this node is known: the order is walked backwards
+            let through = |v: ValueId, last: &FxHashMap<ValueId, usize>| last.get(&v).copied().unwrap_or(0);
+            let own = g.operands(n).into_iter().flatten().map(|v| (v, position[n.index()]));
+            let seen = views(g, n).into_iter().map(|view| (view.operand, through(view.result, &last)));
+            let inside = parts(g, n).unwrap_or_default();
+            let inside = inside.into_iter().map(|(part, _)| (part, through(ValueId { node: n, out: 0 }, &last)));
+            for (v, step) in own.chain(seen).chain(inside).collect::<Vec<_>>() {
+                let latest = last.entry(v).or_default();
+                *latest = (*latest).max(step);
             }
         }
         Times { position, last }
     }
 
     /// The values that lie unused at the peak, with what making them again takes.
-    fn candidates(&self, times: &Times, peak: &Peak) -> Vec<Candidate> {
-        let g = &*self.g;
+    fn candidates(&self, times: &Times) -> Vec<Candidate> {
+        let (g, peak) = (&*self.g, &self.peak);
         let least = peak.bytes / 256;
         let mut found = Vec::new();
         for &n in self.order.iter().take(peak.step) {
@@ -317,7 +310,7 @@ impl Search<'_> {
     }
 
     /// Runs the candidate's nodes again and has all later readers read that. Takes it back if the peak does not fall.
-    fn make_again(&mut self, c: &Candidate, times: &Times, before: &Peak) -> Result<bool, PassError> {
+    fn make_again(&mut self, c: &Candidate, times: &Times) -> Result<bool, PassError> {
         let late = |n: NodeId| times.position.get(n.index()).is_some_and(|&p| p >= c.at);
         let mut made: FxHashMap<NodeId, NodeId> = FxHashMap::default();
         let mut clones: Vec<NodeId> = Vec::new();
@@ -332,14 +325,9 @@ impl Search<'_> {
         while let Some(v) = values.pop() {
             let users: Vec<(NodeId, usize)> = self.g.users(v).filter(|(m, _)| !clones.contains(m)).collect();
             for (m, operand) in users {
-                let seen = views(self.g, m);
-                if seen.is_empty() {
-                    if late(m) {
-                        moved.push((m, operand, v));
-                    }
-                } else if late(m) {
+                if late(m) {
                     moved.push((m, operand, v));
-                } else if self.read_late(m, &late) {
+                } else if !views(self.g, m).is_empty() && self.read_late(m, &late) {
                     let clone = self.clone_node(m, &made)?;
                     made.insert(m, clone);
                     clones.push(clone);
@@ -354,8 +342,9 @@ impl Search<'_> {
         let order = std::mem::take(&mut self.order);
         let (front, back) = order.split_at(c.at);
         self.order = [front, &clones, back].concat();
-        let after = peak(&live(self.g, &self.order));
-        if (after.bytes, after.steps) < (before.bytes, before.steps) {
+        let after = Peak::of(&live(self.g, &self.order));
+        if (after.bytes, after.steps) < (self.peak.bytes, self.peak.steps) {
+            self.peak = after;
             self.spent += c.work;
             for &n in &c.nodes {
                 let v = ValueId { node: n, out: 0 };
@@ -376,9 +365,8 @@ impl Search<'_> {
     /// Does a late step read a view, or a view of it?
     fn read_late(&self, view: NodeId, late: &impl Fn(NodeId) -> bool) -> bool {
         let g = &*self.g;
-        g.results(view).any(|v| {
-            g.users(v).any(|(m, _)| if views(g, m).is_empty() { late(m) } else { late(m) || self.read_late(m, late) })
-        })
+        let read = |m| late(m) || (!views(g, m).is_empty() && self.read_late(m, late));
+        g.results(view).any(|v| g.users(v).any(|(m, _)| read(m)))
     }
 
     /// The node once more, on clones of its operands where there are some.
@@ -405,8 +393,10 @@ struct Peak {
     steps: usize,
 }
 
-fn peak(live: &[usize]) -> Peak {
-    let bytes = live.iter().copied().max().unwrap_or(0);
-    let step = live.iter().position(|&b| b == bytes).unwrap_or(0);
-    Peak { bytes, step, steps: live.iter().filter(|&&b| b == bytes).count() }
+impl Peak {
+    fn of(live: &[usize]) -> Peak {
+        let bytes = live.iter().copied().max().unwrap_or(0);
+        let step = live.iter().position(|&b| b == bytes).unwrap_or(0);
+        Peak { bytes, step, steps: live.iter().filter(|&&b| b == bytes).count() }
+    }
 }

@@ -240,19 +240,11 @@ impl Change<'_> {
     fn mixes(&self, n: NodeId) -> BatchError {
         let operands = self.old.operands(n);
         let types: Vec<String> = operands.iter().flatten().map(|v| self.old.ty(*v).to_string()).collect();
-        let (node, op) = (self.name(n), self.old.op(n).name());
+        let (node, op) = (self.old.node_name(n), self.old.op(n).name());
         BatchError::Node { node, op, operands: types.join(", "), from: self.from, to: self.to }
     }
 
     fn bug(&self, n: NodeId, what: &str) -> BatchError {
-        BatchError::Bug { node: self.name(n), what: what.to_string() }
-    }
-
-    /// The model's name of a node, or that of its first result.
-    fn name(&self, n: NodeId) -> String {
-        match self.old.node(n).origin.names() {
-            [] => self.old.node(n).outputs().first().map(|o| o.name.to_string()).unwrap_or_default(),
-            _ => self.old.node(n).origin.to_string(),
-        }
+        BatchError::Bug { node: self.old.node_name(n), what: what.to_string() }
     }
 }

@@ -125,7 +125,7 @@ impl Algorithms {
         for set in sets {
             for &node in set.plan.order() {
                 if let Some((weights, size)) = suitable(set.graph, node) {
-                    all.add(target, super::cx::node_name(set.graph, node), &weights, &size, limits);
+                    all.add(target, set.graph.node_name(node), &weights, &size, limits);
                 }
             }
         }

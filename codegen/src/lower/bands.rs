@@ -59,7 +59,7 @@ pub fn join(g: &mut Graph, targets: &[Target], when: BandUse) -> Result<Vec<Stri
     }
     let mut lines = Vec::with_capacity(chains.len());
     for (nodes, worth) in &chains {
-        let names: Vec<String> = nodes.iter().map(|&n| super::cx::node_name(g, n)).collect();
+        let names: Vec<String> = nodes.iter().map(|&n| g.node_name(n)).collect();
         let (rows, alone, together) = (worth.rows, worth.alone / 1e3, worth.together / 1e3);
         let names = names.join(" > ");
         lines.push(format!("bands of {rows} rows, {together:.0} for {alone:.0} thousand cycles: {names}"));

@@ -249,7 +249,7 @@ impl<'s, 'a> LowerCx<'s, 'a> {
         for operand in operands.iter().flatten() {
             let bytes = operand.elems() * operand.dtype.bytes();
             if bytes > super::MAX_EXPANDED && operand.constant().is_some_and(|c| c.splat_value().is_some()) {
-                return Err(LowerError::TooMuchExpanded { node: node_name(graph, node), bytes });
+                return Err(LowerError::TooMuchExpanded { node: graph.node_name(node), bytes });
             }
         }
         let outputs = graph.results(node).map(|v| operand_of(level.set, v)).collect::<Result<Vec<_>, _>>()?;
@@ -296,7 +296,7 @@ impl<'s, 'a> LowerCx<'s, 'a> {
     pub(super) fn finish(self) -> Result<(), LowerError> {
         let bytes = self.level.pools.expanded();
         if bytes > super::MAX_EXPANDED {
-            return Err(LowerError::TooMuchExpanded { node: node_name(self.graph(), self.node), bytes });
+            return Err(LowerError::TooMuchExpanded { node: self.graph().node_name(self.node), bytes });
         }
         let steps = &mut self.level.steps[self.first_step..];
         if steps.iter().all(|s| s.macs == 0)
@@ -450,7 +450,7 @@ impl<'s, 'a> LowerCx<'s, 'a> {
     pub fn temporary(&mut self, dtype: DType, dims: &[usize], layout: Layout) -> Result<Operand, LowerError> {
         let bytes = layout.stored_elems(dims).and_then(|n| n.checked_mul(dtype.bytes()));
         let Some(bytes) = bytes.filter(|&b| b <= MAX_BYTES) else {
-            let (node, ty) = (node_name(self.graph(), self.node), TensorType::fixed(dtype, dims).to_string());
+            let (node, ty) = (self.graph().node_name(self.node), TensorType::fixed(dtype, dims).to_string());
             return Err(LowerError::TooLarge { node, value: "an intermediate".into(), ty });
         };
         let arg = self.workspace(bytes);
@@ -488,7 +488,7 @@ impl<'s, 'a> LowerCx<'s, 'a> {
                 weight_bytes += len;
             }
         }
-        let name = node_name(self.graph(), self.node);
+        let name = self.graph().node_name(self.node);
         let (kernel, args, tasks, macs) = (call.kernel, call.args, call.tasks as u64, call.macs.unwrap_or(0));
         let cost = self.level.cost(kernel, &args, tasks, bytes - weight_bytes);
         let results = Vec::new();
@@ -499,30 +499,21 @@ impl<'s, 'a> LowerCx<'s, 'a> {
     /// The error for what has no kernel; `what` completes the sentence "unsupported: OPERATOR: ...".
     pub fn unsupported(&self, what: impl Into<String>) -> LowerError {
         let op = self.graph().op(self.node).name().to_string();
-        LowerError::Unsupported { node: node_name(self.graph(), self.node), op, what: what.into() }
+        LowerError::Unsupported { node: self.graph().node_name(self.node), op, what: what.into() }
     }
 
     /// The error for a broken promise of an earlier pass.
     pub fn internal(&self, what: impl Into<String>) -> LowerError {
-        LowerError::Internal { node: node_name(self.graph(), self.node), what: what.into() }
+        LowerError::Internal { node: self.graph().node_name(self.node), what: what.into() }
     }
 }
 
 /// No tensor is larger: kernels compute addresses in i64 and offsets within a row in i32.
 const MAX_BYTES: usize = 1 << 46;
 
-/// The model's name for a node, or that of its first output where the model has none.
-pub(super) fn node_name(graph: &Graph, node: NodeId) -> String {
-    let n = graph.node(node);
-    match n.origin.names() {
-        [] => n.outputs().first().map_or(String::new(), |v| v.name.to_string()),
-        _ => n.origin.to_string(),
-    }
-}
-
 /// The extents of a value.
 pub(super) fn known_dims(graph: &Graph, v: ValueId) -> Result<Vec<usize>, LowerError> {
-    let (ty, node, value) = (graph.ty(v), node_name(graph, v.node), graph.value(v).name.to_string());
+    let (ty, node, value) = (graph.ty(v), graph.node_name(v.node), graph.value(v).name.to_string());
     let Some(dims) = ty.dims() else {
         let dim = ty.symbols().first().map_or(String::new(), ToString::to_string);
         return Err(LowerError::Symbolic { node, value, dim });
@@ -541,7 +532,7 @@ fn operand_of(set: SetSource<'_>, v: ValueId) -> Result<Operand, LowerError> {
         (Some(c), _) => (Layout::RowMajor, Place::Constant(c.clone())),
         (None, Some(arg)) => (value.layout, Place::Memory(arg)),
         (None, None) => {
-            let node = node_name(set.graph, v.node);
+            let node = set.graph.node_name(v.node);
             return Err(LowerError::Internal { node, what: format!("the plan has no place for {}", value.name) });
         }
     };

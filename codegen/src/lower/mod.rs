@@ -177,7 +177,7 @@ fn require_row_major(sets: &[SetSource<'_>]) -> Result<(), LowerError> {
         for v in ports.chain(graph.outputs().iter().map(|&(_, v)| v)) {
             if graph.value(v).layout != Layout::RowMajor {
                 let what = format!("{}, an input or output of the graph, is not row-major", graph.value(v).name);
-                return Err(LowerError::Internal { node: cx::node_name(graph, v.node), what });
+                return Err(LowerError::Internal { node: graph.node_name(v.node), what });
             }
         }
     }

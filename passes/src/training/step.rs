@@ -437,11 +437,7 @@ impl<'a> StepBuilder<'a> {
             let x = of(0).map(|x| self.graph.ty(x).clone());
             let elements = x.and_then(|ty| Some((ty.elems()?, ty.shape.get(1).map_or(Some(1), Dim::size)?)));
             if elements.is_some_and(|(all, channels)| all <= channels) {
-                return Err(TrainingError::OneElement(if origin.names().is_empty() {
-                    name
-                } else {
-                    origin.to_string()
-                }));
+                return Err(TrainingError::OneElement(self.graph.node_name(n)));
             }
             let operands = [of(0), of(1), of(2), Some(self.next[mean]), Some(self.next[var])];
             // What a search for the first number that is none may have to name.
