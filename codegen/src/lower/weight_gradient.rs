@@ -6,9 +6,10 @@ use super::movement::Moves;
 use super::panels::rows_of;
 use super::{LowerCx, LowerError, Operand};
 use crate::kernels::conv::generic::GenericAxis;
-use crate::kernels::conv::weight_gradient::dense::{Dense, Problem};
+use crate::kernels::conv::weight_gradient::dense::Dense;
 use crate::kernels::conv::weight_gradient::depthwise::Depthwise;
-use crate::kernels::conv::weight_gradient::{add_parts, generic};
+use crate::kernels::conv::weight_gradient::pointwise::Pointwise;
+use crate::kernels::conv::weight_gradient::{Problem, add_parts, generic};
 use crate::kernels::window::Axis;
 use crate::kir::{Elem, Kernel};
 use crate::pack::{ConvPanels, DepthwisePanels};
@@ -38,6 +39,12 @@ pub(super) fn lower(op: &ConvWeightGradient, cx: &mut LowerCx<'_, '_>) -> Result
             return to_rows(cx, &sums, &dw, rows_of(panels.places()));
         }
         let problem = Problem { batch: x.dims[0], groups, inputs, outputs, axes, source: x.layout.into() };
+        if whole && Pointwise::takes(&problem) && Pointwise::new(cx.target(), &problem).is_small() {
+            let pointwise = Pointwise::new(cx.target(), &problem);
+            cx.scratch(pointwise.scratch());
+            let (kernel, tasks) = (pointwise.kernel(), pointwise.tasks());
+            return sum_into(cx, [&x, &dy], kernel, tasks, pointwise.parts(), &dw);
+        }
         let dense = Dense::new(cx.target(), &problem);
         if whole && dense.is_small() {
             let panels = ConvPanels { groups, inputs, outputs, kernel, taps, transposed: false };
@@ -61,23 +68,43 @@ pub(super) fn lower(op: &ConvWeightGradient, cx: &mut LowerCx<'_, '_>) -> Result
 /// Appends the kernel that writes `parts` panels of `stored` sums, and what adds them; gives the sums.
 fn add_up(
     cx: &mut LowerCx<'_, '_>,
-    [x, dy]: [&Operand; 2],
+    operands: [&Operand; 2],
     kernel: Kernel,
     tasks: usize,
     stored: usize,
     parts: usize,
 ) -> Result<Operand, LowerError> {
-    let sums = cx.temporary(DType::F32, &[parts, stored], Layout::RowMajor)?;
-    let args = [cx.arg(x)?, cx.arg(dy)?, cx.arg(&sums)?];
+    let sums = cx.temporary(DType::F32, &[stored], Layout::RowMajor)?;
+    sum_into(cx, operands, kernel, tasks, parts, &sums)?;
+    Ok(sums)
+}
+
+/// Appends the kernel that writes `parts` times as many sums as `to` has, and what adds them.
+fn sum_into(
+    cx: &mut LowerCx<'_, '_>,
+    [x, dy]: [&Operand; 2],
+    kernel: Kernel,
+    tasks: usize,
+    parts: usize,
+    to: &Operand,
+) -> Result<(), LowerError> {
+    let sums = match parts {
+        1 => cx.arg(to)?,
+        _ => {
+            let sums = cx.temporary(DType::F32, &[parts, to.elems()], Layout::RowMajor)?;
+            cx.arg(&sums)?
+        }
+    };
+    let args = [cx.arg(x)?, cx.arg(dy)?, sums];
     let macs = cx.macs();
     let id = cx.kernel(kernel);
     cx.step(Call::new(id, &args, tasks).with_macs(macs));
     if parts > 1 {
-        let (kernel, tasks) = add_parts(cx.target(), stored, parts);
-        let id = cx.kernel(kernel);
-        cx.step(Call::new(id, &args[2..], tasks).labelled("add parts"));
+        let (kernel, tasks) = add_parts(cx.target(), to.elems(), parts);
+        let (id, args) = (cx.kernel(kernel), [sums, cx.arg(to)?]);
+        cx.step(Call::new(id, &args, tasks).labelled("add parts"));
     }
-    Ok(sums)
+    Ok(())
 }
 
 /// Appends the copies of panels into rows.
@@ -183,11 +210,34 @@ mod tests {
         )
     }
 
+    /// One tap an axis, no padding; now and then of more than one chunk, cut or part.
+    fn pointwise() -> impl Strategy<Value = Problem> {
+        let channels = || prop_oneof![2 => channels(), 1 => Just(64usize), 1 => Just(100)];
+        let groups = prop_oneof![
+            4 => (Just(1usize), channels(), channels()),
+            1 => (2usize..4, Just(16usize), prop_oneof![Just(16usize), Just(48)]),
+        ];
+        let axis = (1usize..24, 1usize..4).prop_map(|(n, s)| [n, 1, s, 1, 0, 0]);
+        (1usize..6, groups, prop::collection::vec(axis, 1..4)).prop_map(
+            |(batch, (group, inputs, outputs), mut axes)| {
+                if axes.len() == 3 {
+                    axes.iter_mut().for_each(|a| a[0] = a[0].min(7));
+                }
+                Problem { batch, group, inputs, outputs, axes, layouts: [Layout::Blocked; 2] }
+            },
+        )
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn weight_gradients_agree(p in problem()) {
+            p.check();
+        }
+
+        #[test]
+        fn pointwise_weight_gradients_agree(p in pointwise()) {
             p.check();
         }
     }
@@ -204,6 +254,17 @@ mod tests {
         for size in [[1, 1], [7, 7], [5, 13], [16, 9]] {
             let axes = size.map(|n| [n, 1, 1, 1, 0, 0]).to_vec();
             Problem { axes, ..Problem::plain(24, 40, size) }.check();
+        }
+    }
+
+    #[test]
+    fn pointwise_products_are_cut_into_tasks_and_parts() {
+        // 2.6 M multiply-accumulates of 17 by 9 blocks, the last of each 8 wide; 15 chunks of 5 images in parts.
+        for (batch, inputs, outputs, size) in [(1, 264, 136, [7, 11]), (5, 24, 8, [50, 60])] {
+            let axes = size.map(|n| [n, 1, 1, 1, 0, 0]).to_vec();
+            Problem { batch, axes, ..Problem::plain(inputs, outputs, size) }.check();
+            let axes = size.map(|n| [2 * n, 1, 2, 1, 0, 0]).to_vec();
+            Problem { batch, axes, ..Problem::plain(inputs, outputs, size) }.check();
         }
     }
 

@@ -19,7 +19,7 @@
 //! accumulators to hide the latency of a multiply-add, neighbouring pixels have accumulators of their own. Chunks sum from zero and are added as a whole: the error of a sum grows with the pixels of a chunk and the number
 //! of chunks, not with their product.
 
-use super::{Chunk, Parts, input_of, outputs_of_tap};
+use super::{Chunk, Parts, Problem, UNROLL, equal_runs, flattened, input_of, outputs_of_tap};
 use crate::kernels::conv::tile::{Splat, splat};
 use crate::kernels::conv::{Segment, Source, panel_widths, segments};
 use crate::kernels::isa_name;
@@ -29,52 +29,11 @@ use crate::target::{Level, Target};
 use nncc_ir::{BLOCK, padded_channels};
 use std::ops::Range;
 
-/// Pixels that stand one behind the other in the innermost loop.
-const UNROLL: usize = 4;
+/// Pixels of a row of a flattened plane: enough to make little of what a row costs of its own.
+const LONGEST_ROW: usize = 128;
 
 /// Multiply-adds that a core with two FMA ports and a latency of four has under way.
 const UNDER_WAY: usize = 8;
-
-/// What is convolved.
-#[derive(Clone, Debug)]
-pub struct Problem {
-    /// Images.
-    pub batch: usize,
-    /// Groups; with more than one, whole blocks of input and output channels belong to each.
-    pub groups: usize,
-    /// Input channels of one group.
-    pub inputs: usize,
-    /// Output channels of one group.
-    pub outputs: usize,
-    /// Depth, height, width of the convolution.
-    pub axes: [Axis; 3],
-    /// How x is stored: blocked or planar.
-    pub source: Source,
-}
-
-impl Problem {
-    fn taps(&self) -> usize {
-        self.axes.iter().map(|a| a.taps).product()
-    }
-
-    fn macs(&self) -> u64 {
-        let pixels: usize = self.axes.iter().map(|a| a.outputs).product();
-        (self.batch * self.groups * self.inputs * self.outputs) as u64 * (pixels * self.taps()) as u64
-    }
-
-    fn input_plane(&self) -> usize {
-        self.axes.iter().map(|a| a.inputs).product()
-    }
-
-    fn output_plane(&self) -> usize {
-        self.axes.iter().map(|a| a.outputs).product()
-    }
-
-    /// Elements of the panels of one part.
-    pub fn stored(&self) -> usize {
-        self.groups * padded_channels(self.outputs) * self.inputs * self.taps()
-    }
-}
 
 /// A weight gradient with everything chosen.
 #[derive(Clone, Debug)]
@@ -96,7 +55,7 @@ pub struct Dense<'a> {
 impl<'a> Dense<'a> {
     /// Chooses tile, chunks and the split of the sum.
     pub fn new(target: &'a Target, problem: &Problem) -> Dense<'a> {
-        let problem = Problem { axes: super::flattened(&problem.axes), ..problem.clone() };
+        let problem = Problem { axes: flattened(&problem.axes, LONGEST_ROW), ..problem.clone() };
         let segments = segments(problem.inputs, problem.input_plane(), problem.source);
         let splat = splat(target, segments.first().map_or(1, |s| s.channel_pitch));
         let lanes = target.lanes(Elem::F32).min(BLOCK);
@@ -589,23 +548,4 @@ fn computed_spans(b: &mut Builder, width: &Axis, kw: Value, taps: usize) -> Vec<
         }
     }
     spans
-}
-
-/// `f(first, size)` for each of these sizes in a row; equal ones are a loop.
-fn equal_runs(b: &mut Builder, sizes: impl Iterator<Item = usize>, mut f: impl FnMut(&mut Builder, Value, usize)) {
-    let sizes: Vec<usize> = sizes.collect();
-    let mut first = 0;
-    for equal in sizes.chunk_by(|a, b| a == b) {
-        if let [size] = equal {
-            let at = b.i64(first);
-            f(b, at, *size);
-        } else {
-            b.for_(0, equal.len(), 1, |b, i| {
-                let at = b.mul_imm(i, equal[0] as i64);
-                let at = b.add_imm(at, first);
-                f(b, at, equal[0]);
-            });
-        }
-        first += (equal[0] * equal.len()) as i64;
-    }
 }

@@ -6,22 +6,26 @@
 //!
 //! | template | serves |
 //! |---|---|
-//! | [`dense`] | f32, whole channel blocks a group or one group, dy blocked |
+//! | [`pointwise`] | f32, one tap, whole channel blocks a group or one group, x and dy blocked |
+//! | [`dense`] | the same with any taps, x as it comes |
 //! | [`depthwise`] | f32, one channel a group, all blocked |
 //! | [`generic`] | everything, one element at a time |
 //!
-//! The first two write panels, as [`crate::pack`] says of weights, which strided copies turn into rows. Where the weights give
-//! too few tasks the images are split among several panels at fixed places, added in order by [`add_parts`]: the same bits
-//! for any number of threads.
+//! The first writes the rows of the weights; the next two write panels, as [`crate::pack`] says of weights, which strided copies
+//! turn into rows. Where the weights give too few tasks the images are split among several copies of them at fixed places,
+//! added in order by [`add_parts`]: the same bits for any number of threads.
 
 pub mod dense;
 pub mod depthwise;
 pub mod generic;
+pub mod pointwise;
 
+use crate::kernels::conv::Source;
 use crate::kernels::isa_name;
 use crate::kernels::window::Axis;
 use crate::kir::{ArgDecl, Builder, Elem, Kernel, Type, Value};
 use crate::target::Target;
+use nncc_ir::padded_channels;
 
 /// Tasks that let a few threads share the work evenly.
 const TASKS: usize = 16;
@@ -29,6 +33,50 @@ const TASKS: usize = 16;
 const LEAST_MACS: u64 = 1 << 20;
 /// Sums of a task of [`add_parts`].
 const CHUNK: usize = 4096;
+
+/// Pixels that stand one behind the other in the innermost loop.
+const UNROLL: usize = 4;
+
+/// What is convolved.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// Images.
+    pub batch: usize,
+    /// Groups; with more than one, whole blocks of input and output channels belong to each.
+    pub groups: usize,
+    /// Input channels of one group.
+    pub inputs: usize,
+    /// Output channels of one group.
+    pub outputs: usize,
+    /// Depth, height, width of the convolution.
+    pub axes: [Axis; 3],
+    /// How x is stored: blocked or planar.
+    pub source: Source,
+}
+
+impl Problem {
+    fn taps(&self) -> usize {
+        self.axes.iter().map(|a| a.taps).product()
+    }
+
+    fn macs(&self) -> u64 {
+        let pixels: usize = self.axes.iter().map(|a| a.outputs).product();
+        (self.batch * self.groups * self.inputs * self.outputs) as u64 * (pixels * self.taps()) as u64
+    }
+
+    fn input_plane(&self) -> usize {
+        self.axes.iter().map(|a| a.inputs).product()
+    }
+
+    fn output_plane(&self) -> usize {
+        self.axes.iter().map(|a| a.outputs).product()
+    }
+
+    /// Elements of the panels of one part.
+    pub fn stored(&self) -> usize {
+        self.groups * padded_channels(self.outputs) * self.inputs * self.taps()
+    }
+}
 
 /// How a sum over images is split for threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +96,13 @@ impl Parts {
     }
 }
 
-/// Adds parts of `len` sums each, one behind the other, to the first one in order: its kernel and number of tasks.
+/// Adds parts of `len` sums each, one behind the other, in order: its kernel and number of tasks. Operands: the parts, their
+/// sum.
 pub fn add_parts(target: &Target, len: usize, parts: usize) -> (Kernel, usize) {
     let name = format!("f32_add_parts__{}", isa_name(target));
-    let mut b = Builder::new(name, vec![ArgDecl::read_write("sums", 64)]);
+    let mut b = Builder::new(name, vec![ArgDecl::read("parts", 64), ArgDecl::write("sum", 4)]);
     let lanes = target.lanes(Elem::F32);
-    let sums = b.arg(0);
+    let (sums, all) = (b.arg(0), b.arg(1));
     let add = |b: &mut Builder, i: Value, ty: Type| {
         let p = b.ptr(sums.at(0).idx(i, 4));
         let mut sum = b.load(ty, p);
@@ -63,7 +112,7 @@ pub fn add_parts(target: &Target, len: usize, parts: usize) -> (Kernel, usize) {
             let v = b.load(ty, other);
             sum = b.add(sum, v);
         }
-        b.store(p, sum);
+        b.store(all.at(0).idx(i, 4), sum);
     };
     b.tasks(|b, task| {
         let lo = b.mul_imm(task, CHUNK as i64);
@@ -130,16 +179,34 @@ impl Chunk {
     }
 }
 
-/// A convolution whose every output reads the input at its own index sees a plane as rows of any length.
-fn flattened(axes: &[Axis; 3]) -> [Axis; 3] {
-    /// Long enough to make little of what a row costs of its own.
-    const LONGEST: usize = 128;
+/// A convolution whose every output reads the input at its own index sees a plane as rows of any length; of at most `longest`
+/// pixels where that cuts it well.
+fn flattened(axes: &[Axis; 3], longest: usize) -> [Axis; 3] {
     let plane: usize = axes.iter().map(|a| a.outputs).product();
     if !axes.iter().all(Axis::is_identity) || plane == 0 {
         return axes.clone();
     }
-    let width = (1..=plane.min(LONGEST)).rev().find(|w| plane.is_multiple_of(*w)).unwrap_or(plane);
+    let width = (1..=plane.min(longest)).rev().find(|w| plane.is_multiple_of(*w)).unwrap_or(plane);
     let width = if width < 16 { plane } else { width };
     let row = |n: usize| Axis::sliding(n, n, 1, 1, 1, 0);
     [Axis::UNIT, row(plane / width), row(width)]
+}
+
+/// `f(first, size)` for each of these sizes in a row; equal ones are a loop.
+fn equal_runs(b: &mut Builder, sizes: impl Iterator<Item = usize>, mut f: impl FnMut(&mut Builder, Value, usize)) {
+    let sizes: Vec<usize> = sizes.collect();
+    let mut first = 0;
+    for equal in sizes.chunk_by(|a, b| a == b) {
+        if let [size] = equal {
+            let at = b.i64(first);
+            f(b, at, *size);
+        } else {
+            b.for_(0, equal.len(), 1, |b, i| {
+                let at = b.mul_imm(i, equal[0] as i64);
+                let at = b.add_imm(at, first);
+                f(b, at, equal[0]);
+            });
+        }
+        first += (equal[0] * equal.len()) as i64;
+    }
 }
