@@ -3,7 +3,7 @@
 //! ```text
 //! axes    sorted by destination stride, outermost first; neighbours that continue each other merged
 //! inner   the last axis (a row), or it and the axis along which the source is contiguous (tiles); long ones cut
-//! loops   as many of the axes before as one task's bytes allow
+//! loops   as many of the axes before as one task's bytes allow; a short row's innermost one is the source's order
 //! tasks   the rest, the innermost of it cut so that a task is about CHUNK bytes
 //! ```
 //!
@@ -19,6 +19,10 @@ const CHUNK: usize = 16 * 1024;
 /// A tile's extents: 32 x 128 words of 4 bytes, 16 KiB, stay in a first-level cache while they are read by rows and written
 /// by columns.
 const TILE: [usize; 2] = [128, 32];
+
+/// Bytes that are read one behind the other where short rows follow each other in the source alone: memory gives lines of one
+/// page faster than of many.
+const STREAM: usize = 512;
 
 /// A region ready to be emitted; strides and offsets in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,6 +214,28 @@ fn divide(r: Bytes, out: &mut Vec<Nest>) {
         (_, Some(a)) if a.src == 0 => Inner::Splat { len: a.len, unit },
         (_, Some(a)) => Inner::Scalar { axis: a, unit },
     };
+    if let Inner::Row { len, .. } = inner
+        && let Some(next) = outer.iter().position(|a| a.src == (len * unit.bytes()) as i64)
+        && next + 1 < outer.len()
+    {
+        // Rows that are neighbours where they are read, and far apart where they are written.
+        let piece = STREAM / (len * unit.bytes());
+        match outer[next].len {
+            _ if piece < 2 => {}
+            len if len <= piece => {
+                let axis = outer.remove(next);
+                outer.push(axis);
+            }
+            _ => {
+                let (main, remains) = r.cut(next, piece);
+                divide(main, out);
+                if let Some(r) = remains {
+                    divide(r, out);
+                }
+                return;
+            }
+        }
+    }
     let mut bytes = unit.bytes()
         * match inner {
             Inner::Row { len, .. } | Inner::Splat { len, .. } => len,
@@ -285,6 +311,9 @@ mod tests {
             check(&[axis(2, 0, 5000), axis(5000, 0, 1)], width);
             check(&[axis(7, -2, 3), axis(3, 14, 1)], width);
             check(&[axis(9, -1, 20), axis(20, 9, 1)], width);
+            // Short rows, neighbours where they are read: 11 of them, 70 and 3 far apart.
+            check(&[axis(11, 4, 4 * 70), axis(70, 44, 4), axis(4, 1, 1)], width);
+            check(&[axis(70, 4, 12), axis(3, 280, 4), axis(4, 1, 1)], width);
             check(&[axis(0, 1, 1)], width);
             check(&[], width);
         }

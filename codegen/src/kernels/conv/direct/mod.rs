@@ -29,11 +29,12 @@
 //!
 //! What is read and written for the first time is asked for ahead, where the target can: with each tile, a share of the weights
 //! of the next pass, if they do not stay in L2 and the pass's own are in L1 (else the two compete for the misses that a core
-//! can have under way); and in a matrix product the lines of the output when a tile begins for the last time. The hardware
-//! follows neither: a pass ends a stream every few kilobytes, and the rows of a tile are short pieces in many pages.
+//! can have under way); the lines of operands of the result's place, and in a matrix product those of the output, when a tile
+//! begins for the last time; and with one tap the pixels of the next tile. The hardware follows none of them: a pass ends a
+//! stream every few kilobytes, the rows of a tile are short pieces in many pages, and its pixels a few lines of every block.
 //!
 //! Tasks go over panels inside of rows when all weights fit L2 (the input is read once from memory), else rows inside of panels
-//! (the weights are). Needs: with more than one group, channels a group are multiples of 16 on both sides.
+//! (the weights are); of so many images at a time that their inputs stay in L2 for all panels. Needs: with more than one group, channels a group are multiples of 16 on both sides.
 //!
 //! | file | holds |
 //! |---|---|
@@ -50,8 +51,9 @@ mod task;
 
 use super::schedule::Schedule;
 use super::tile::{self, Splat, Tile, UNROLL};
-use super::{Conv, Operands, Segment, Sink, Weights, panel_widths, segments};
+use super::{Conv, Operands, Segment, Sink, Source, Weights, panel_widths, segments};
 use crate::kernels::bands::Band;
+use crate::kernels::epilogue::Extra;
 use crate::kernels::isa_name;
 use crate::kernels::window::{Axis, Run, TapGroup, balanced};
 use crate::kir::{ArgDecl, Builder, Elem, Kernel, Value};
@@ -261,15 +263,45 @@ impl<'a> Direct<'a> {
         4 * self.conv.groups * self.conv.inputs * self.conv.axes.iter().map(read).product::<usize>()
     }
 
-    /// Bytes from beyond L2. Panels inside: input once, weights once a chunk unless they stay in L2. Rows inside: weights
-    /// once, input once a group of panels unless it stays.
+    /// Bytes from beyond L2. Panels inside: input once, weights once a chunk unless they stay in L2. Rows inside: as
+    /// [`traffic_of_blocks`](Direct::traffic_of_blocks) says.
     fn traffic(&self, panels_inner: bool, chunks: usize) -> usize {
-        let (input, weights) = (self.input_bytes(), self.conv.groups * self.weight_bytes());
-        let reread = |bytes: usize, times: usize| if bytes <= self.target.l2 / 2 { bytes } else { bytes * times };
         match panels_inner {
-            true => input + reread(weights, chunks),
-            false => weights + reread(input, self.panel_groups()),
+            true => self.inputs_read() * self.input_bytes() + self.weights_read(self.inputs_read() * chunks),
+            false => self.traffic_of_blocks(self.images_of_a_block()),
         }
+    }
+
+    /// The same for rows inside of panels, in blocks of so many images: weights once a block, inputs once a group of panels
+    /// unless those of a block stay in L2.
+    fn traffic_of_blocks(&self, images: usize) -> usize {
+        let times = if self.images_stay(images) { 1 } else { self.panel_groups() };
+        self.inputs_read() * self.input_bytes() * times + self.weights_read(self.inputs_read().div_ceil(images))
+    }
+
+    /// Do the inputs of so many images stay in L2? The hardware brings what a stride leaves out, too.
+    fn images_stay(&self, images: usize) -> bool {
+        let plane: usize = self.conv.axes.iter().map(|a| a.inputs).product();
+        let brought = 4 * self.conv.groups * self.conv.inputs * plane;
+        images * if images > 1 { brought } else { self.input_bytes() } <= self.target.l2 / 2
+    }
+
+    /// Images that the same weights meet. Each of a batch of matrices has its own.
+    fn inputs_read(&self) -> usize {
+        if self.conv.weights == Weights::Panels { self.conv.batch.max(1) } else { 1 }
+    }
+
+    /// Bytes of weights read in so many walks over them.
+    fn weights_read(&self, walks: usize) -> usize {
+        let weights = self.conv.groups * self.weight_bytes();
+        if weights <= self.target.l2 / 2 { weights } else { weights * walks }
+    }
+
+    /// Of the equal blocks of images the one that moves the fewest bytes; the largest of several.
+    fn images_of_a_block(&self) -> usize {
+        let all = self.conv.batch.max(1);
+        let sizes = (1..=all).rev().filter(|&size| all.is_multiple_of(size));
+        sizes.min_by_key(|&size| self.traffic_of_blocks(size)).unwrap_or(1)
     }
 
     /// The same of the order and the tasks that were chosen.
@@ -365,8 +397,22 @@ impl<'a> Direct<'a> {
 
     /// Does the kernel ask for what comes next?
     fn looks_ahead(&self) -> bool {
-        let gains = self.conv.sink == Sink::Matrix || self.ahead() > 0;
+        let output = 4 * self.conv.batch * self.conv.groups * self.conv.outputs * self.conv.output_plane();
+        let reads = self.conv.epilogue.extras.contains(&Extra::Same) && output > self.target.l2;
+        let gains = self.conv.sink == Sink::Matrix || self.ahead() > 0 || reads;
         self.target.prefetches() && self.conv.weights == Weights::Panels && gains
+    }
+
+    /// Does a tile ask for the pixels of the next one? A tile of a single tap reads a few lines of every block of channels:
+    /// more streams than the hardware follows. Of use where many of the reads come from beyond L2.
+    fn asks_for_input(&self) -> bool {
+        /// Groups of panels that read the same lines, of which one has to wait for them.
+        const READERS: usize = 4;
+        let conv = &self.conv;
+        let blocked = conv.taps() == 1 && conv.source == Source::Blocked;
+        let large = self.inputs_read() * self.input_bytes() > self.target.l2;
+        let stays = self.panels_inner || self.images_stay(self.images_of_a_block());
+        self.target.prefetches() && blocked && large && (!stays || self.panel_groups() <= READERS)
     }
 
     /// Bytes of the weights of one group of channels.

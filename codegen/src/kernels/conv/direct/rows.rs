@@ -162,12 +162,14 @@ impl Direct<'_> {
         offsets: &[Value],
         place: &dyn Fn(usize, usize) -> i64,
     ) {
-        if group.ahead.is_none() || self.conv.sink == Sink::Blocked {
+        if group.ahead.is_none() {
             return;
         }
+        // The hardware follows the rows of a blocked output, which are written, better than those that are read beside them.
+        let output = (self.conv.sink == Sink::Matrix).then_some(group.operands.y);
         let kinds = &self.conv.epilogue.extras;
         let extras = kinds.iter().zip(&group.operands.extras).filter(|(kind, _)| **kind == Extra::Same);
-        for base in extras.map(|(_, &base)| base).chain([group.operands.y]) {
+        for base in extras.map(|(_, &base)| base).chain(output) {
             // One for each panel: its vectors are neighbours.
             for (v, _) in group.vectors.iter().enumerate().filter(|(_, lanes)| lanes.weight == 0) {
                 for px in 0..pixels {

@@ -29,6 +29,7 @@ impl Direct<'_> {
             conv.inputs * conv.input_plane(),
             stored * conv.output_plane(),
             self.ahead(),
+            self.images_of_a_block(),
         ]
     }
 
@@ -82,15 +83,17 @@ pub(super) struct Shape {
     pub output_image: Value,
     /// Rows of weights of a panel that each tile asks for.
     pub ahead: Value,
+    /// Images that a group of panels meets one behind the other.
+    pub images: Value,
 }
 
 impl Shape {
-    pub(super) const NUMBERS: usize = 12;
+    pub(super) const NUMBERS: usize = 13;
 
     /// From the numbers in the order of the fields.
     pub(super) fn new(numbers: [Value; Shape::NUMBERS]) -> Shape {
         let [panel_groups, panels, chunks, rows, blocks, pass_blocks, passes, weight_rows, ..] = numbers;
-        let [.., input_image, input_group, output_image, ahead] = numbers;
+        let [.., input_image, input_group, output_image, ahead, images] = numbers;
         Shape {
             panel_groups,
             panels,
@@ -104,6 +107,7 @@ impl Shape {
             input_group,
             output_image,
             ahead,
+            images,
         }
     }
 }

@@ -74,6 +74,12 @@ impl Direct<'_> {
         let bytes = |elems: usize| elems * 4;
         let x = b.ptr(group.x.at(0).idx(block, bytes(segment.block_pitch)));
         let x = b.ptr(x.at(0).idx(at.input, bytes(segment.pixel_pitch)));
+        if self.asks_for_input() {
+            let pixel = width.stride * segment.pixel_pitch;
+            for px in run.width..2 * run.width {
+                b.prefetch(x.at(bytes(px * pixel) as i64));
+            }
+        }
         // Weights of all blocks before have 16 channels.
         let w: Vec<Value> = group
             .w

@@ -5,7 +5,7 @@ use super::super::{Sink, Weights, panel_widths};
 use super::shape::Shape;
 use super::{Direct, F32_BYTES, PanelGroup};
 use crate::kernels::bands::Band;
-use crate::kernels::window::{along, div_rem, div_rem_by};
+use crate::kernels::window::{along, div_rem_by};
 use crate::kir::{Builder, Elem, IntCc, Type, Value};
 use nncc_ir::BLOCK;
 
@@ -21,8 +21,14 @@ impl Direct<'_> {
             (image, group, chunk)
         } else {
             let (rest, chunk) = div_rem_by(b, task, shape.chunks);
-            let (group, image) = div_rem(b, rest, self.conv.batch);
-            (image, group, chunk)
+            if self.conv.batch == 1 {
+                (b.i64(0), rest, chunk)
+            } else {
+                let (rest, of_block) = div_rem_by(b, rest, shape.images);
+                let (block, group) = div_rem_by(b, rest, groups);
+                let first = b.mul(block, shape.images);
+                (b.add(first, of_block), group, chunk)
+            }
         };
         let (conv_group, panel_group) =
             if self.conv.groups == 1 { (b.i64(0), group) } else { div_rem_by(b, group, shape.panel_groups) };
@@ -99,7 +105,8 @@ impl Direct<'_> {
             ahead: looks_ahead.then_some(shape.ahead),
         };
         // The next task has the next group of panels, or the same one again.
-        let next_group = match self.panels_inner || self.chunks() == 1 {
+        let alone = self.chunks() * self.images_of_a_block() == 1;
+        let next_group = match self.panels_inner || alone {
             true => b.mul_imm(shape.weight_rows, kind.widths.len() as i64),
             false => b.i64(0),
         };
