@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A convolution or pooling has `first = -pad` and places its outputs one behind the other. A transposed convolution is one
-//! window for each phase: its outputs lie `out_step` apart and read with stride 1, so that no zero is ever multiplied.
+//! window for each phase: its outputs lie `out_step` apart and read with stride 1, so that no zero is ever multiplied. Outputs that
+//! no tap reaches may be written along with those before them (`out_span`).
 //!
 //! ```text
 //! row of outputs   | 0 1 2 3 4 | 5 6 7 8 9 | 10 11 12 13 |        balanced tiles: no remainder of one pixel
@@ -42,6 +43,8 @@ pub struct Axis {
     pub out_first: usize,
     /// Elements between neighbouring outputs.
     pub out_step: usize,
+    /// Elements that each output writes: itself, and those behind it that no window reaches. 1, or all of a step.
+    pub out_span: usize,
 }
 
 impl Axis {
@@ -57,6 +60,7 @@ impl Axis {
         out_extent: 1,
         out_first: 0,
         out_step: 1,
+        out_span: 1,
     };
 
     /// The window of a convolution or pooling.
@@ -72,6 +76,7 @@ impl Axis {
             out_extent: outputs,
             out_first: 0,
             out_step: 1,
+            out_span: 1,
         }
     }
 

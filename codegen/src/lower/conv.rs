@@ -182,8 +182,11 @@ pub(super) fn lower_transpose(op: &ConvTranspose, behind: Behind, cx: &mut Lower
     let spatial = x.rank() - 2;
     let phases: usize = (0..spatial).map(|i| op.strides[i].min(y.dims[i + 2].max(1))).product();
     if parts.is_blocked() && phases <= MOST_PHASES {
+        // The template for narrow groups writes its own outputs alone.
+        let joins = op.group == 1 || inputs >= BLOCK;
+        let phases = |axis| if joins { joined(phases_of(axis)) } else { phases_of(axis) };
         let axes: Vec<Vec<(Axis, Vec<usize>)>> =
-            parts.axes(&op.strides, &op.dilations, &op.pads).iter().map(phases_of).collect();
+            parts.axes(&op.strides, &op.dilations, &op.pads).iter().map(phases).collect();
         let axes = three(&axes, vec![(Axis::UNIT, vec![0])]);
         let kernel = three(&w.dims[2..], 1);
         let mut phases = Vec::new();
@@ -306,10 +309,23 @@ fn phases_of(axis: &GenericAxis) -> Vec<(Axis, Vec<usize>)> {
                 out_extent: output,
                 out_first: r,
                 out_step: stride,
+                out_span: 1,
             };
             (axis, taps)
         })
         .collect()
+}
+
+/// The same where phases without taps are written along with the one before them, if they have as many outputs.
+fn joined(mut phases: Vec<(Axis, Vec<usize>)>) -> Vec<(Axis, Vec<usize>)> {
+    if let [(first, taps), others @ ..] = &mut phases[..]
+        && !taps.is_empty()
+        && others.iter().all(|(axis, taps)| taps.is_empty() && axis.outputs == first.outputs)
+    {
+        first.out_span = others.len() + 1;
+        phases.truncate(1);
+    }
+    phases
 }
 
 /// Appends a Winograd convolution: one step, or two or three with its intermediates in the workspace.
@@ -404,7 +420,7 @@ mod tests {
     use crate::testing::{check, check_with, constant, sum_tolerance, targets, tensor};
     use nncc_ir::ops::conv::{Conv, ConvTranspose};
     use nncc_ir::ops::fused::Fused;
-    use nncc_ir::pointwise::BinaryFn;
+    use nncc_ir::pointwise::{BinaryFn, UnaryFn};
     use nncc_ir::{DType, Graph, Layout, Op, Origin, Pointwise, Tensor, ValueId};
     use proptest::prelude::*;
 
@@ -700,25 +716,57 @@ mod tests {
     }
 
     #[test]
+    fn phases_without_taps_are_written_along() {
+        let pointwise =
+            Problem { kernel: vec![1, 1], pads: vec![0; 4], transposed: true, ..Problem::plain(24, 40, [5, 7]) };
+        for strides in [[2, 2], [1, 3], [4, 1]] {
+            Problem { strides: strides.to_vec(), ..pointwise.clone() }.check();
+        }
+        let wide = Problem { kernel: vec![1, 2], strides: vec![3, 5], bias: false, ..pointwise.clone() };
+        // The last row has no row behind it.
+        let cropped = Problem { strides: vec![2, 2], pads: vec![0, 0, 1, 1], ..pointwise.clone() };
+        let groups = Problem { group: 3, strides: vec![2, 2], inputs: 16, outputs: 16, ..pointwise.clone() };
+        let narrow = Problem { group: 6, strides: vec![2, 2], inputs: 4, outputs: 4, ..pointwise };
+        for p in [wide, cropped, groups, narrow] {
+            p.check();
+        }
+    }
+
+    #[test]
     fn epilogues_run_on_sums() {
-        // max(0, y * scale[c] + residual) - gate[n, c]
-        let p = Problem { batch: 2, ..Problem::plain(16, 24, [5, 9]) };
+        check_epilogue(Problem { batch: 2, ..Problem::plain(16, 24, [5, 9]) }, [5, 9], false);
+    }
+
+    #[test]
+    fn epilogues_run_on_outputs_without_taps() {
+        let p = Problem { batch: 2, kernel: vec![1, 1], pads: vec![0; 4], ..Problem::plain(16, 24, [3, 5]) };
+        for is_long in [false, true] {
+            check_epilogue(Problem { strides: vec![2, 3], transposed: true, ..p.clone() }, [6, 15], is_long);
+        }
+    }
+
+    /// max(0, y * scale[c] + residual) - gate[n, c], or the sigmoid of that.
+    #[track_caller]
+    fn check_epilogue(p: Problem, size: [usize; 2], is_long: bool) {
         let program = Pointwise::build(&[DType::F32; 4], |b, x| {
             let scaled = b.binary(BinaryFn::Mul, x[0], x[1]);
             let sum = b.binary(BinaryFn::Add, scaled, x[2]);
             let relu = b.binary_const(BinaryFn::Max, sum, 0.0);
-            b.binary(BinaryFn::Sub, relu, x[3])
+            let gated = b.binary(BinaryFn::Sub, relu, x[3]);
+            if is_long { b.unary(UnaryFn::Sigmoid, gated) } else { gated }
         });
         let mut g = Graph::new("conv");
-        let scale = constant(&mut g, "scale", &tensor(5, &[24, 1, 1]));
-        let residual = g.add_input("r", nncc_ir::TensorType::fixed(DType::F32, &[2, 24, 5, 9]));
+        let (batch, channels) = (p.batch, p.outputs);
+        let dims = [batch, channels, size[0], size[1]];
+        let scale = constant(&mut g, "scale", &tensor(5, &[channels, 1, 1]));
+        let residual = g.add_input("r", nncc_ir::TensorType::fixed(DType::F32, &dims));
         g.set_layout(residual, Layout::Blocked);
-        let gate = g.add_input("g", nncc_ir::TensorType::fixed(DType::F32, &[2, 24, 1, 1]));
+        let gate = g.add_input("g", nncc_ir::TensorType::fixed(DType::F32, &[batch, channels, 1, 1]));
         g.set_layout(gate, Layout::Blocked);
         let fused = Fused { root: Some(Box::new(p.op())), program, root_operands: 3 };
         let y = p.add(&mut g, fused.into(), &[scale, residual, gate]).expect("a valid problem");
         g.add_output("out", y);
-        let inputs = [tensor(7, &[2, 24, 5, 9]), tensor(8, &[2, 24, 1, 1]), tensor(1, &p.dims()[0])];
+        let inputs = [tensor(7, &dims), tensor(8, &[batch, channels, 1, 1]), tensor(1, &p.dims()[0])];
         check(&g, &inputs, &sum_tolerance(&g, &inputs, 2 * p.terms()));
     }
 }

@@ -60,11 +60,24 @@ fn predicted(target: &Target, direct: &Direct<'_>) -> f64 {
 pub fn signature(target: &Target, conv: &Conv, in_place: bool) -> String {
     let Conv { batch, groups, inputs, outputs, axes, source, weights, sink, bias, epilogue } = conv;
     let axis = |a: &Axis| {
-        let Axis { inputs, in_extent, outputs, stride, taps, first, dilation, out_extent, out_first, out_step } = a;
+        let Axis {
+            inputs,
+            in_extent,
+            outputs,
+            stride,
+            taps,
+            first,
+            dilation,
+            out_extent,
+            out_first,
+            out_step,
+            out_span,
+        } = a;
         let place = if (*out_first, *out_step) == (0, 1) && out_extent == outputs {
             String::new()
         } else {
-            format!("@{out_first}+{out_step}/{out_extent}")
+            let span = if *out_span == 1 { String::new() } else { format!("w{out_span}") };
+            format!("@{out_first}+{out_step}{span}/{out_extent}")
         };
         let within = if in_extent == inputs { String::new() } else { format!("/{in_extent}") };
         format!("{inputs}{within}>{outputs}k{taps}s{stride}d{dilation}f{first}{place}")

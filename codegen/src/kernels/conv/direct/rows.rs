@@ -68,10 +68,7 @@ impl Direct<'_> {
         let start = |b: &mut Builder| -> Vec<Value> {
             let mut sums = Vec::new();
             for v in &group.vectors {
-                let init = match group.bias {
-                    Some(bias) => b.load(v.ty, bias.at(v.channel * F32_BYTES)),
-                    None => b.zero(v.ty),
-                };
+                let init = self.unreached(b, group, v);
                 sums.extend(std::iter::repeat_n(init, pixels));
             }
             sums
@@ -197,11 +194,25 @@ impl Direct<'_> {
             channel: (group.channel, group.vectors[v].channel),
             count: group.vectors[v].count,
         };
+        let behind = self.written_along();
+        let unreached: Vec<Value> = match behind.is_empty() {
+            true => Vec::new(),
+            false => group.vectors.iter().map(|v| self.unreached(b, group, v)).collect(),
+        };
+        // The result of a vector of sums at a place, and of those behind it that have none.
+        let write = |b: &mut Builder, v: usize, sum: Value, offset: Value, disp: i64| {
+            let lanes = &group.vectors[v];
+            let pixel = self.output_pitch(lanes.width) as i64 * F32_BYTES;
+            let others = behind.iter().map(|&at| (unreached[v], disp + at as i64 * pixel));
+            for (sum, disp) in std::iter::once((sum, disp)).chain(others) {
+                let result = epilogue.apply(b, sum, extras, &site(v, offset, disp));
+                b.store_part(y.at(disp).idx(offset, 1), result, lanes.count);
+            }
+        };
         if !epilogue.is_long() {
             for (i, &sum) in sums.iter().enumerate() {
                 let (v, px) = (i / pixels, i % pixels);
-                let result = epilogue.apply(b, sum, extras, &site(v, offsets[v], place(v, px)));
-                b.store_part(y.at(place(v, px)).idx(offsets[v], 1), result, group.vectors[v].count);
+                write(b, v, sum, offsets[v], place(v, px));
             }
             return;
         }
@@ -216,9 +227,24 @@ impl Direct<'_> {
                 let sum = b.load(lanes.ty, scratch.at(from).idx(px, BLOCK * 4));
                 let along = b.mul_imm(px, step);
                 let offset = b.add(offsets[v], along);
-                let result = epilogue.apply(b, sum, extras, &site(v, offset, lanes.output));
-                b.store_part(y.at(lanes.output).idx(offset, 1), result, lanes.count);
+                write(b, v, sum, offset, lanes.output);
             });
+        }
+    }
+
+    /// How many pixels behind an output those lie that are written along with it.
+    fn written_along(&self) -> Vec<usize> {
+        let [depth, height, width] = &self.conv.axes;
+        let line = |d: usize, h: usize| (d * height.out_extent + h) * width.out_extent;
+        let lines = (0..depth.out_span).flat_map(|d| (0..height.out_span).map(move |h| line(d, h)));
+        lines.flat_map(|line| (0..width.out_span).map(move |w| line + w)).skip(1).collect()
+    }
+
+    /// What an output is that no tap reaches, before the epilogue.
+    fn unreached(&self, b: &mut Builder, group: &Group<'_>, lanes: &Lanes) -> Value {
+        match group.bias {
+            Some(bias) => b.load(lanes.ty, bias.at(lanes.channel * F32_BYTES)),
+            None => b.zero(lanes.ty),
         }
     }
 }
