@@ -9,18 +9,26 @@
 //!   ports     Port * (inputs + outputs)             fields: mod port
 //!   plans     Plan * levels                         fields: mod plan
 //!     steps     Step * n                            fields: mod step
-//!       args      u64 * n: offset << 24 | base
-//!       results   Result * n                        fields: mod result
+//!       kernel    Kernel                            fields: mod kernel
+//!       args      n u64, then u64 * n: offset << 24 | base
+//!       about     About                             fields: mod about
+//!         numbers   Numbers                         fields: mod numbers
+//!         results   Result * n                      fields: mod result
+//!           type      Type                          fields: mod result_type
 //! states    State * states                          fields: mod state
 //! errors    sentence u32 * codes
 //! ```
+//!
+//! What a plan needs to run stands in its steps' rows. What a step is called and counts is the same at every CPU level, and
+//! often in several shape sets: rows of their own, each stored once. A learning library has thousands of steps, most of them
+//! small.
 //!
 //! A base is a number of the pointer table that each context holds: the arena, the weights, the block of states, the inputs,
 //! the outputs.
 
 use super::EmitError;
 use super::abi;
-use crate::program::{Arg, LevelPlan, Port, Program, ShapeSet, Step, StepResult};
+use crate::program::{Arg, KernelId, LevelPlan, Port, Program, ShapeSet, Step, StepResult};
 use crate::state::{self, Initial, State};
 use crate::target::Level;
 use rustc_hash::FxHashMap;
@@ -95,38 +103,79 @@ pub mod plan {
 /// Fields of a step.
 pub mod step {
     #![allow(missing_docs, reason = "offsets; named as the fields of Step")]
+    /// Twice the number of tasks, and 1 more when the step is worth splitting.
     pub const TASKS: i32 = 0;
-    pub const MACS: i32 = 8;
-    pub const BYTES: i32 = 16;
-    /// Offset of the kernel from the first kernel.
-    pub const KERNEL: i32 = 24;
-    /// 1 when the step is worth splitting.
-    pub const PARALLEL: i32 = 28;
-    pub const ARGS: i32 = 32;
-    pub const ARG_COUNT: i32 = 36;
-    pub const NAME: i32 = 40;
-    pub const OP: i32 = 44;
-    pub const RESULTS: i32 = 48;
-    pub const RESULT_COUNT: i32 = 52;
-    pub const KERNEL_NAME: i32 = 56;
-    pub const WEIGHTS: i32 = 64;
-    pub const CYCLES: i32 = 72;
-    pub const MOVED: i32 = 80;
-    pub const SIZE: i32 = 88;
+    pub const KERNEL: i32 = 8;
+    pub const ARGS: i32 = 12;
+    pub const ABOUT: i32 = 16;
+    /// In the form of [`rounded`](super::rounded).
+    pub const CYCLES: i32 = 20;
+    pub const SIZE: i32 = 24;
+}
+
+/// Fields of a kernel.
+pub mod kernel {
+    #![allow(missing_docs, reason = "offsets")]
+    /// From the first kernel.
+    pub const CODE: i32 = 0;
+    pub const NAME: i32 = 4;
+    pub const SIZE: i32 = 8;
+}
+
+/// Fields of what a step is, whichever level runs it.
+pub mod about {
+    #![allow(missing_docs, reason = "offsets; named as the fields of Step")]
+    pub const NAME: i32 = 0;
+    pub const OP: i32 = 4;
+    pub const NUMBERS: i32 = 8;
+    pub const RESULTS: i32 = 12;
+    pub const RESULT_COUNT: i32 = 16;
+    pub const SIZE: i32 = 20;
+}
+
+/// Fields of what a step counts.
+pub mod numbers {
+    #![allow(missing_docs, reason = "offsets; named as the fields of Step")]
+    pub const MACS: i32 = 0;
+    pub const BYTES: i32 = 8;
+    pub const WEIGHTS: i32 = 16;
+    pub const MOVED: i32 = 24;
+    pub const SIZE: i32 = 32;
 }
 
 /// Fields of a result: a value that a step completes.
 pub mod result {
+    #![allow(missing_docs, reason = "offsets; named as the fields of StepResult")]
+    pub const NAME: i32 = 0;
+    /// Which argument of the step holds it.
+    pub const ARG: i32 = 4;
+    pub const TYPE: i32 = 8;
+    pub const SIZE: i32 = 12;
+}
+
+/// Fields of a result's type.
+pub mod result_type {
     #![allow(missing_docs, reason = "offsets; named as the fields of nncc_tensor")]
     pub const BYTES: i32 = 0;
-    pub const NAME: i32 = 8;
+    pub const SHAPE: i32 = 8;
     pub const DTYPE: i32 = 12;
     pub const RANK: i32 = 16;
-    pub const SHAPE: i32 = 20;
-    pub const LAYOUT: i32 = 24;
-    /// Which argument of the step holds it.
-    pub const ARG: i32 = 28;
-    pub const SIZE: i32 = 32;
+    pub const LAYOUT: i32 = 20;
+    pub const SIZE: i32 = 24;
+}
+
+/// Bits of a rounded number that say by how many it is shifted.
+pub const SHIFT_BITS: u32 = 5;
+
+/// A number in 32 bits, for one that is an estimate: 27 bits and a shift. Exact below 2^27, else too small by less than a
+/// part in 2^26; at most 2^58.
+pub fn rounded(n: u64) -> u32 {
+    let digits = 32 - SHIFT_BITS;
+    let shift = (u64::BITS - n.leading_zeros()).saturating_sub(digits);
+    if shift >= 1 << SHIFT_BITS {
+        return u32::MAX;
+    }
+    ((n >> shift) as u32) << SHIFT_BITS | shift
 }
 
 /// Work below which a step runs on one thread: waking the others costs some microseconds, and a core does about this many
@@ -206,6 +255,7 @@ pub fn build(program: &Program, kernel_offsets: &[usize], const_offsets: &[usize
         bytes: Vec::new(),
         strings: FxHashMap::default(),
         shared: FxHashMap::default(),
+        kernels: vec![None; program.kernels.len()],
         stack: vec![],
     };
     let levels: Vec<[u32; 2]> =
@@ -259,27 +309,35 @@ struct Writer<'a> {
     const_offsets: &'a [usize],
     bytes: Vec<u8>,
     strings: FxHashMap<String, u32>,
-    /// Shapes, arguments and results, which are mostly the same at all CPU levels.
-    shared: FxHashMap<Vec<u8>, u32>,
+    /// What is mostly the same at all CPU levels, with the alignment that it was asked for.
+    shared: FxHashMap<(Vec<u8>, usize), u32>,
+    /// The rows of the kernels that a step has named.
+    kernels: Vec<Option<u32>>,
     stack: Vec<(usize, usize)>,
 }
 
 impl Writer<'_> {
     /// Appends bytes at an 8-byte boundary; gives their offset. Offsets stay below 4 GiB: `build` checks the sum.
     fn append(&mut self, bytes: &[u8]) -> u32 {
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        self.append_at(bytes, 8)
+    }
+
+    /// The same at another boundary.
+    fn append_at(&mut self, bytes: &[u8], align: usize) -> u32 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
         let offset = self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
         offset
     }
 
     /// The same, stored once.
-    fn append_shared(&mut self, bytes: Vec<u8>) -> u32 {
-        if let Some(&offset) = self.shared.get(&bytes) {
+    fn append_shared(&mut self, bytes: Vec<u8>, align: usize) -> u32 {
+        let key = (bytes, align);
+        if let Some(&offset) = self.shared.get(&key) {
             return offset;
         }
-        let offset = self.append(&bytes);
-        self.shared.insert(bytes, offset);
+        let offset = self.append_at(&key.0, align);
+        self.shared.insert(key, offset);
         offset
     }
 
@@ -302,7 +360,7 @@ impl Writer<'_> {
 
     fn shape(&mut self, shape: &[usize]) -> u32 {
         let bytes: Vec<u8> = shape.iter().flat_map(|&extent| (extent as i64).to_le_bytes()).collect();
-        self.append_shared(bytes)
+        self.append_shared(bytes, 8)
     }
 
     fn ports(&mut self, set: &ShapeSet) -> Result<u32, EmitError> {
@@ -406,40 +464,68 @@ impl Writer<'_> {
     }
 
     fn step(&mut self, set: &ShapeSet, level: Level, step: &Step) -> Result<Record, EmitError> {
-        let mut args = Vec::with_capacity(step.args.len() * 8);
+        let mut args = (step.args.len() as u64).to_le_bytes().to_vec();
         for &arg in &step.args {
             args.extend(self.arg(set, arg)?.to_le_bytes());
         }
+        if step.tasks > u64::MAX >> 1 {
+            return Err(EmitError::TooLarge { what: "a step", bytes: step.tasks, limit: u64::MAX >> 1 });
+        }
+        let mut record = Record::new(step::SIZE);
+        record.u64(step::TASKS, step.tasks << 1 | u64::from(is_parallel(step, level)));
+        record.u32(step::KERNEL, self.kernel(step.kernel));
+        record.u32(step::ARGS, self.append_shared(args, 8));
+        record.u32(step::ABOUT, self.about(step));
+        record.u32(step::CYCLES, rounded(step.cost.cycles));
+        Ok(record)
+    }
+
+    /// The row of a kernel.
+    fn kernel(&mut self, id: KernelId) -> u32 {
+        let kernel = id.0 as usize;
+        if let Some(row) = self.kernels[kernel] {
+            return row;
+        }
+        let mut record = Record::new(kernel::SIZE);
+        record.u32(kernel::CODE, self.kernel_offsets[kernel] as u32);
+        record.u32(kernel::NAME, self.string(&self.program.kernels[kernel].ir.name));
+        let row = self.append_at(&record.0, 4);
+        self.kernels[kernel] = Some(row);
+        row
+    }
+
+    /// What a step is called, counts and completes.
+    fn about(&mut self, step: &Step) -> u32 {
         let mut results = Vec::new();
         for value in &step.results {
             let mut record = Record::new(result::SIZE);
-            record.u64(result::BYTES, result_bytes(value));
             record.u32(result::NAME, self.string(&value.name));
-            record.u32(result::DTYPE, abi::dtype_code(value.dtype));
-            record.u32(result::RANK, value.shape.len() as u32);
-            record.u32(result::SHAPE, self.shape(&value.shape));
-            record.u32(result::LAYOUT, abi::layout_code(value.layout));
             record.u32(result::ARG, value.arg as u32);
+            record.u32(result::TYPE, self.result_type(value));
             results.extend(record.0);
         }
-        let kernel = step.kernel.0 as usize;
-        let mut record = Record::new(step::SIZE);
-        record.u64(step::TASKS, step.tasks);
-        record.u64(step::MACS, step.macs);
-        record.u64(step::BYTES, step.bytes);
-        record.u64(step::WEIGHTS, step.weight_bytes);
-        record.u64(step::CYCLES, step.cost.cycles);
-        record.u64(step::MOVED, step.cost.moved);
-        record.u32(step::KERNEL, self.kernel_offsets[kernel] as u32);
-        record.u32(step::PARALLEL, u32::from(is_parallel(step, level)));
-        record.u32(step::ARGS, self.append_shared(args));
-        record.u32(step::ARG_COUNT, step.args.len() as u32);
-        record.u32(step::NAME, self.string(&step.name));
-        record.u32(step::OP, self.string(&step.op));
-        record.u32(step::RESULTS, self.append_shared(results));
-        record.u32(step::RESULT_COUNT, step.results.len() as u32);
-        record.u32(step::KERNEL_NAME, self.string(&self.program.kernels[kernel].ir.name));
-        Ok(record)
+        let mut numbers = Record::new(numbers::SIZE);
+        numbers.u64(numbers::MACS, step.macs);
+        numbers.u64(numbers::BYTES, step.bytes);
+        numbers.u64(numbers::WEIGHTS, step.weight_bytes);
+        numbers.u64(numbers::MOVED, step.cost.moved);
+        let mut record = Record::new(about::SIZE);
+        record.u32(about::NAME, self.string(&step.name));
+        record.u32(about::OP, self.string(&step.op));
+        record.u32(about::NUMBERS, self.append_shared(numbers.0, 8));
+        record.u32(about::RESULTS, self.append_shared(results, 4));
+        record.u32(about::RESULT_COUNT, step.results.len() as u32);
+        self.append_shared(record.0, 4)
+    }
+
+    fn result_type(&mut self, value: &StepResult) -> u32 {
+        let mut record = Record::new(result_type::SIZE);
+        record.u64(result_type::BYTES, result_bytes(value));
+        record.u32(result_type::SHAPE, self.shape(&value.shape));
+        record.u32(result_type::DTYPE, abi::dtype_code(value.dtype));
+        record.u32(result_type::RANK, value.shape.len() as u32);
+        record.u32(result_type::LAYOUT, abi::layout_code(value.layout));
+        self.append_shared(record.0, 8)
     }
 
     fn arg(&self, set: &ShapeSet, arg: Arg) -> Result<u64, EmitError> {
@@ -483,5 +569,22 @@ impl Record {
 
     fn u64(&mut self, offset: i32, value: u64) {
         self.0[offset as usize..][..8].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SHIFT_BITS, rounded};
+
+    #[test]
+    fn estimates_keep_27_bits() {
+        let back = |n: u64| u64::from(rounded(n) >> SHIFT_BITS) << (rounded(n) & ((1 << SHIFT_BITS) - 1));
+        for n in [0, 1, 1234, (1 << 27) - 1, 1 << 27, 3 << 40, 1 << 57] {
+            assert_eq!(back(n), n);
+        }
+        for n in [(1 << 27) + 1, 0x1234_5678_9abc, (1 << 58) - 1, u64::MAX >> 6] {
+            assert!(back(n) <= n && n - back(n) <= n >> 26, "{n} became {}", back(n));
+        }
+        assert!(back(u64::MAX) > 1 << 57);
     }
 }

@@ -6,7 +6,7 @@ use crate::emit::abi::{self, Entry, Error};
 use crate::emit::clif::{Code, I32, I64};
 use crate::emit::functions::{Fun, imports};
 use crate::emit::library::{Builder, Info};
-use crate::emit::tables::{plan, port, step};
+use crate::emit::tables::{SHIFT_BITS, about, kernel, numbers, plan, port, step};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -33,11 +33,15 @@ pub fn define(builder: &mut Builder, info: &Info) -> Result<(), EmitError> {
     builder.define(info, Fun::Entry(Entry::Output), |c| port_entry(c, |ports| (ports.outputs, ports.output_count)))?;
     builder.define(info, Fun::Entry(Entry::StepCount), step_count)?;
     builder.define(info, Fun::Entry(Entry::Step), step_entry)?;
-    for (entry, field) in
-        [(Entry::StepWeights, step::WEIGHTS), (Entry::StepCycles, step::CYCLES), (Entry::StepMoved, step::MOVED)]
-    {
-        builder.define(info, Fun::Entry(entry), |c| step_number(c, field))?;
+    for (entry, field) in [(Entry::StepWeights, numbers::WEIGHTS), (Entry::StepMoved, numbers::MOVED)] {
+        builder.define(info, Fun::Entry(entry), |c| {
+            step_number(c, |c, row| {
+                let numbers = step_numbers(c, row);
+                c.load(I64, numbers, field)
+            });
+        })?;
     }
+    builder.define(info, Fun::Entry(Entry::StepCycles), |c| step_number(c, step_cycles))?;
     Ok(())
 }
 
@@ -138,22 +142,42 @@ fn step_entry(c: &mut Code) {
     let steps = c.follow(plan, plan::STEPS);
     let index = c.wide(index);
     let row = c.element(steps, index, i64::from(step::SIZE));
-    for (field, to) in
-        [(step::NAME, abi::step::NAME), (step::OP, abi::step::OP), (step::KERNEL_NAME, abi::step::KERNEL)]
-    {
+    let (about, kernel) = (c.follow(row, step::ABOUT), c.follow(row, step::KERNEL));
+    for (row, field, to) in [
+        (about, about::NAME, abi::step::NAME),
+        (about, about::OP, abi::step::OP),
+        (kernel, kernel::NAME, abi::step::KERNEL),
+    ] {
         let text = c.follow(row, field);
         c.store(text, out, to);
     }
-    for (field, to) in [(step::TASKS, abi::step::TASKS), (step::MACS, abi::step::MACS), (step::BYTES, abi::step::BYTES)]
-    {
-        let value = c.load(I64, row, field);
+    let packed = c.load(I64, row, step::TASKS);
+    let tasks = c.b.ins().ushr_imm_u(packed, 1);
+    c.store(tasks, out, abi::step::TASKS);
+    let numbers = step_numbers(c, row);
+    for (field, to) in [(numbers::MACS, abi::step::MACS), (numbers::BYTES, abi::step::BYTES)] {
+        let value = c.load(I64, numbers, field);
         c.store(value, out, to);
     }
     c.ret32(0);
 }
 
-/// A number of a step; 0 where there is no such step.
-fn step_number(c: &mut Code, field: i32) {
+/// What a step counts, by its row.
+fn step_numbers(c: &mut Code, row: Value) -> Value {
+    let about = c.follow(row, step::ABOUT);
+    c.follow(about, about::NUMBERS)
+}
+
+/// The cycles of a step, by its row.
+fn step_cycles(c: &mut Code, row: Value) -> Value {
+    let packed = c.load_u32(row, step::CYCLES);
+    let digits = c.b.ins().ushr_imm_u(packed, i64::from(SHIFT_BITS));
+    let shift = c.b.ins().band_imm_s(packed, (1 << SHIFT_BITS) - 1);
+    c.b.ins().ishl(digits, shift)
+}
+
+/// A number of a step, which `read` finds by its row; 0 where there is no such step.
+fn step_number(c: &mut Code, read: impl FnOnce(&mut Code, Value) -> Value) {
     let [set, level, index] = c.params();
     let none = |c: &mut Code, _: Error| {
         let zero = c.int(0);
@@ -166,7 +190,7 @@ fn step_number(c: &mut Code, field: i32) {
     let steps = c.follow(plan, plan::STEPS);
     let index = c.wide(index);
     let row = c.element(steps, index, i64::from(step::SIZE));
-    let number = c.load(I64, row, field);
+    let number = read(c, row);
     c.ret(&[number]);
 }
 

@@ -10,7 +10,7 @@ use crate::emit::clif::{Code, I32, I64};
 use crate::emit::functions::Fun;
 use crate::emit::library::{Builder, Info};
 use crate::emit::native::default_fp_control;
-use crate::emit::tables::{BASE_ARENA, BASE_BITS, BASE_STATE, plan, result, set, step};
+use crate::emit::tables::{BASE_ARENA, BASE_BITS, BASE_STATE, about, kernel, plan, result, result_type, set, step};
 use crate::program::Purpose;
 use crate::state::header;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -79,9 +79,11 @@ fn execute(c: &mut Code) {
     c.for_(count, |c, index| {
         let row = c.element(steps, index, i64::from(step::SIZE));
         resolve(c, context, row, args);
-        let offset = c.load_u32(row, step::KERNEL);
+        let kernel = c.follow(row, step::KERNEL);
+        let offset = c.load_u32(kernel, kernel::CODE);
         let kernel = c.b.ins().iadd(kernels, offset);
-        let tasks = c.load(I64, row, step::TASKS);
+        let packed = c.load(I64, row, step::TASKS);
+        let tasks = c.b.ins().ushr_imm_u(packed, 1);
         let hook = c.load(I64, context, field::TRACE);
         let zero = c.int(0);
         let start = c.var(zero);
@@ -89,7 +91,7 @@ fn execute(c: &mut Code) {
             let time = c.call(Fun::Now, &[context]);
             c.set(start, time);
         });
-        let worth = c.load(I32, row, step::PARALLEL);
+        let worth = c.b.ins().ireduce(I32, packed);
         let split = c.b.ins().band(worth, several);
         c.if_else(
             split,
@@ -134,8 +136,9 @@ fn count_step(c: &mut Code, context: Value, set: Value) {
 
 /// Turns a step's argument words into pointers.
 fn resolve(c: &mut Code, context: Value, row: Value, args: Value) {
-    let words = c.follow(row, step::ARGS);
-    let count = c.load_u32(row, step::ARG_COUNT);
+    let args_row = c.follow(row, step::ARGS);
+    let count = c.load(I64, args_row, 0);
+    let words = c.field(args_row, 8);
     let bases = c.field(context, field::BASES);
     c.for_(count, |c, i| {
         let word = c.element(words, i, 8);
@@ -183,8 +186,9 @@ fn trace(c: &mut Code) {
     let duration = c.b.ins().isub(end, start);
     let results = c.stack(tensor::SIZE as usize * c.info.tables.max_results.max(1));
     let results = c.stack_address(results);
-    let rows = c.follow(row, step::RESULTS);
-    let count = c.load_u32(row, step::RESULT_COUNT);
+    let about = c.follow(row, step::ABOUT);
+    let rows = c.follow(about, about::RESULTS);
+    let count = c.load_u32(about, about::RESULT_COUNT);
     c.for_(count, |c, i| {
         let from = c.element(rows, i, i64::from(result::SIZE));
         let to = c.element(results, i, i64::from(tensor::SIZE));
@@ -192,8 +196,8 @@ fn trace(c: &mut Code) {
     });
     let out = c.stack(event::SIZE as usize);
     let out = c.stack_address(out);
-    let name = c.follow(row, step::NAME);
-    let op = c.follow(row, step::OP);
+    let name = c.follow(about, about::NAME);
+    let op = c.follow(about, about::OP);
     for (value, offset) in [
         (start, event::START),
         (duration, event::DURATION),
@@ -203,7 +207,7 @@ fn trace(c: &mut Code) {
     ] {
         c.store(value, out, offset);
     }
-    let count = c.load(I32, row, step::RESULT_COUNT);
+    let count = c.load(I32, about, about::RESULT_COUNT);
     let index = c.b.ins().ireduce(I32, place);
     let set = c.b.ins().ushr_imm_u(place, 32);
     let set = c.b.ins().ireduce(I32, set);
@@ -225,16 +229,17 @@ fn describe_result(c: &mut Code, from: Value, to: Value, args: Value) {
     let slot = c.element(args, arg, 8);
     let data = c.load(I64, slot, 0);
     c.store(data, to, tensor::DATA);
-    for (field, offset) in [(result::SHAPE, tensor::SHAPE), (result::NAME, tensor::NAME)] {
-        let address = c.follow(from, field);
+    let ty = c.follow(from, result::TYPE);
+    for (row, field, offset) in [(ty, result_type::SHAPE, tensor::SHAPE), (from, result::NAME, tensor::NAME)] {
+        let address = c.follow(row, field);
         c.store(address, to, offset);
     }
-    let bytes = c.load(I64, from, result::BYTES);
+    let bytes = c.load(I64, ty, result_type::BYTES);
     c.store(bytes, to, tensor::BYTES);
     for (field, offset) in
-        [(result::DTYPE, tensor::DTYPE), (result::RANK, tensor::RANK), (result::LAYOUT, tensor::LAYOUT)]
+        [(result_type::DTYPE, tensor::DTYPE), (result_type::RANK, tensor::RANK), (result_type::LAYOUT, tensor::LAYOUT)]
     {
-        let value = c.load(I32, from, field);
+        let value = c.load(I32, ty, field);
         c.store(value, to, offset);
     }
     let zero = c.int32(0);
