@@ -1,5 +1,5 @@
-//! Channel counts, and what follows from them alone, as an operand of the kernel: layers that differ in nothing else share its
-//! code.
+//! Channel counts, the number of images, and what follows from them alone, as an operand of the kernel: layers that differ in
+//! nothing else share its code, and so do the shape sets of several batches.
 
 use super::super::{Sink, Source, panel_widths};
 use super::Direct;
@@ -14,6 +14,7 @@ impl Direct<'_> {
 
     pub(super) fn shape_numbers(&self) -> [usize; Shape::NUMBERS] {
         let conv = &self.conv;
+        let alone = self.chunks() * self.images_of_a_block() == 1;
         let channels = conv.groups * conv.outputs;
         let stored = if conv.sink == Sink::Matrix { channels } else { nncc_ir::padded_channels(channels) };
         [
@@ -30,6 +31,8 @@ impl Direct<'_> {
             stored * conv.output_plane(),
             self.ahead(),
             self.images_of_a_block(),
+            // The next task has the next group of panels, or the same one again.
+            if self.panels_inner || alone { conv.inputs * conv.taps() } else { 0 },
         ]
     }
 
@@ -58,7 +61,7 @@ impl Direct<'_> {
     }
 }
 
-/// Channel counts and what follows from them: what a kernel reads instead of having it as constants.
+/// Channel counts, images and what follows from them: what a kernel reads instead of having it as constants.
 pub(super) struct Shape {
     /// Tasks' groups of panels in one group of channels.
     pub panel_groups: Value,
@@ -85,15 +88,17 @@ pub(super) struct Shape {
     pub ahead: Value,
     /// Images that a group of panels meets one behind the other.
     pub images: Value,
+    /// Rows of weights from a panel to the one that the next task begins with, for each panel of a tile.
+    pub next_rows: Value,
 }
 
 impl Shape {
-    pub(super) const NUMBERS: usize = 13;
+    pub(super) const NUMBERS: usize = 14;
 
     /// From the numbers in the order of the fields.
     pub(super) fn new(numbers: [Value; Shape::NUMBERS]) -> Shape {
         let [panel_groups, panels, chunks, rows, blocks, pass_blocks, passes, weight_rows, ..] = numbers;
-        let [.., input_image, input_group, output_image, ahead, images] = numbers;
+        let [.., input_image, input_group, output_image, ahead, images, next_rows] = numbers;
         Shape {
             panel_groups,
             panels,
@@ -108,6 +113,7 @@ impl Shape {
             output_image,
             ahead,
             images,
+            next_rows,
         }
     }
 }

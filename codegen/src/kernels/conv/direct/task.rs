@@ -15,20 +15,14 @@ impl Direct<'_> {
         let groups = b.mul_imm(shape.panel_groups, self.conv.groups as i64);
         let (image, group, chunk) = if self.panels_inner {
             let (rest, group) = div_rem_by(b, task, groups);
-            // One image leaves nothing to divide.
-            let (image, chunk) =
-                if self.conv.batch == 1 { (b.i64(0), rest) } else { div_rem_by(b, rest, shape.chunks) };
+            let (image, chunk) = div_rem_by(b, rest, shape.chunks);
             (image, group, chunk)
         } else {
             let (rest, chunk) = div_rem_by(b, task, shape.chunks);
-            if self.conv.batch == 1 {
-                (b.i64(0), rest, chunk)
-            } else {
-                let (rest, of_block) = div_rem_by(b, rest, shape.images);
-                let (block, group) = div_rem_by(b, rest, groups);
-                let first = b.mul(block, shape.images);
-                (b.add(first, of_block), group, chunk)
-            }
+            let (rest, of_block) = div_rem_by(b, rest, shape.images);
+            let (block, group) = div_rem_by(b, rest, groups);
+            let first = b.mul(block, shape.images);
+            (b.add(first, of_block), group, chunk)
         };
         let (conv_group, panel_group) =
             if self.conv.groups == 1 { (b.i64(0), group) } else { div_rem_by(b, group, shape.panel_groups) };
@@ -104,12 +98,7 @@ impl Direct<'_> {
             kind,
             ahead: looks_ahead.then_some(shape.ahead),
         };
-        // The next task has the next group of panels, or the same one again.
-        let alone = self.chunks() * self.images_of_a_block() == 1;
-        let next_group = match self.panels_inner || alone {
-            true => b.mul_imm(shape.weight_rows, kind.widths.len() as i64),
-            false => b.i64(0),
-        };
+        let next_group = b.mul_imm(shape.next_rows, kind.widths.len() as i64);
         let [lo, hi] = at.band.rows;
         if !self.partial_sums() {
             let pass =
