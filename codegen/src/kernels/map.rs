@@ -11,12 +11,15 @@
 //! are all just strides; [`Nest::collapse`] first merges axes that are one axis to every operand, so that a map of equal
 //! shapes is one long row.
 //!
+//! Where there is one row, what of it is whole turns of the loop is an operand of the kernel ([`MapKernel::whole`]): the
+//! optimizer's updates of all parameters are one kernel, and so is an activation at whatever size.
+//!
 //! Tasks are runs of rows of about `CHUNK` elements, or pieces of a row where rows are longer. Tails are loads and stores
 //! of parts: nothing outside of an operand is touched. An operand may be the output itself: every element is read before it
 //! is written, at the same place.
 
 use crate::kernels::pointwise::{self, elem_of, from_memory, to_memory};
-use crate::kir::{Addr, ArgDecl, Builder, IntCc, Kernel, Type, Value};
+use crate::kir::{Addr, ArgDecl, Builder, I64, IntCc, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::pointwise::Inst;
 use nncc_ir::{DType, Pointwise};
@@ -66,9 +69,19 @@ impl Nest {
     }
 }
 
-/// The kernel of a map and its number of tasks: the program's operands in order, then the output. `nest` has a stride list
-/// for each of them; it must be collapsed and without an empty loop.
-pub fn map(target: &Target, p: &Pointwise, nest: &Nest) -> (Kernel, usize) {
+/// What computes a map.
+pub struct MapKernel {
+    /// Operands: the program's in order, the output, and `whole` as an `i64` if there is one.
+    pub kernel: Kernel,
+    /// How many tasks it has.
+    pub tasks: usize,
+    /// Elements of the only row that are whole turns of its loop.
+    pub whole: Option<usize>,
+}
+
+/// The kernel of a map. `nest` has a stride list for each of the program's operands and for the output; it must be collapsed
+/// and without an empty loop.
+pub fn map(target: &Target, p: &Pointwise, nest: &Nest) -> MapKernel {
     debug_assert!(nest.elems() > 0 && nest.strides.len() == p.inputs().len() + 1);
     let dtypes: Vec<DType> = p.inputs().iter().copied().chain([p.result_type()]).collect();
     let mut args: Vec<ArgDecl> = Vec::new();
@@ -88,11 +101,20 @@ pub fn map(target: &Target, p: &Pointwise, nest: &Nest) -> (Kernel, usize) {
         5..=12 => 2,
         _ => 1,
     };
+    let m = Map { p, dtypes: &dtypes, nest, lanes, unroll };
+    let whole = (nest.dims.len() == 1 && n >= m.turn()).then(|| n / m.turn() * m.turn());
+    if let Some(whole) = whole {
+        args.push(ArgDecl::read("whole", 8));
+        let mut b = Builder::new(name(p), args);
+        let end = b.load(I64, b.arg(dtypes.len()).at(0));
+        let pointers: Vec<Value> = (0..dtypes.len()).map(|i| b.arg(i)).collect();
+        b.tasks(|b, task| m.piece(b, &pointers, task, end, n - whole));
+        return MapKernel { kernel: b.finish(), tasks: n.div_ceil(CHUNK), whole: Some(whole) };
+    }
     let plan = Plan::of(nest);
     let mut b = Builder::new(name(p), args);
-    let m = Map { p, dtypes: &dtypes, nest, lanes, unroll };
     b.tasks(|b, task| m.task(b, &plan, task));
-    (b.finish(), plan.tasks)
+    MapKernel { kernel: b.finish(), tasks: plan.tasks, whole: None }
 }
 
 /// A name that says what the program computes.
@@ -154,10 +176,11 @@ impl Map<'_> {
         let pointers: Vec<Value> = (0..self.dtypes.len()).map(|i| b.arg(i)).collect();
         if plan.pieces > 1 {
             let pieces = b.i64(plan.pieces as i64);
-            let (row, piece) =
-                if plan.rows == 1 { (b.i64(0), task) } else { (b.div_u(task, pieces), b.rem_u(task, pieces)) };
+            let (row, piece) = (b.div_u(task, pieces), b.rem_u(task, pieces));
             let pointers = self.at_row(b, plan, row, &pointers);
-            return self.row(b, &pointers, Some((piece, plan.pieces)));
+            let (turn, n) = (self.turn(), self.row_elems());
+            let whole = b.i64((n / turn * turn) as i64);
+            return self.piece(b, &pointers, piece, whole, n % turn);
         }
         let first = b.mul_imm(task, plan.rows_per_task as i64);
         let past = b.add_imm(first, plan.rows_per_task as i64);
@@ -194,7 +217,7 @@ impl Map<'_> {
     /// The loops from `axis` on.
     fn loops(&self, b: &mut Builder, axis: usize, pointers: &[Value]) {
         if axis + 1 == self.nest.dims.len() {
-            return self.row(b, pointers, None);
+            return self.row(b, pointers);
         }
         b.for_(0, self.nest.dims[axis], 1, |b, index| {
             let pointers = self.advance(b, axis, index, pointers);
@@ -202,44 +225,58 @@ impl Map<'_> {
         });
     }
 
-    /// The last loop, or one piece of it.
-    fn row(&self, b: &mut Builder, pointers: &[Value], piece: Option<(Value, usize)>) {
-        let n = *self.nest.dims.last().expect("a loop");
-        let fixed: Vec<Option<Value>> = (0..self.dtypes.len() - 1)
-            .map(|i| {
-                let ty = Type::of(elem_of(self.dtypes[i]), self.lanes);
-                (self.stride(i) == 0).then(|| b.load_splat(ty, pointers[i]))
-            })
-            .collect();
-        let turn = self.lanes * self.unroll;
+    /// Elements of a row.
+    fn row_elems(&self) -> usize {
+        *self.nest.dims.last().expect("a loop")
+    }
+
+    /// Elements of a turn of the last loop.
+    fn turn(&self) -> usize {
+        self.lanes * self.unroll
+    }
+
+    /// The last loop.
+    fn row(&self, b: &mut Builder, pointers: &[Value]) {
+        let fixed = self.fixed(b, pointers);
+        let (turn, n) = (self.turn(), self.row_elems());
         let whole = n / turn * turn;
-        let body = |b: &mut Builder, at: Value| {
-            for u in 0..self.unroll {
-                self.vector(b, pointers, &fixed, at, u * self.lanes, self.lanes);
-            }
+        b.for_(0, whole, turn as i64, |b, at| self.turns(b, pointers, &fixed, at));
+        let whole = b.i64(whole as i64);
+        self.rest(b, pointers, &fixed, whole, n % turn);
+    }
+
+    /// `CHUNK` elements of the last loop, which is whole turns up to `whole` and has `rest` elements behind them.
+    fn piece(&self, b: &mut Builder, pointers: &[Value], piece: Value, whole: Value, rest: usize) {
+        let fixed = self.fixed(b, pointers);
+        let first = b.mul_imm(piece, CHUNK as i64);
+        let behind = b.add_imm(first, CHUNK as i64);
+        let past = b.min_s(behind, whole);
+        b.for_(first, past, self.turn() as i64, |b, at| self.turns(b, pointers, &fixed, at));
+        if rest > 0 {
+            let is_last = b.icmp(IntCc::LtS, whole, behind);
+            b.when(is_last, |b| self.rest(b, pointers, &fixed, whole, rest));
+        }
+    }
+
+    /// The operands that are the same for a whole row.
+    fn fixed(&self, b: &mut Builder, pointers: &[Value]) -> Vec<Option<Value>> {
+        let of = |i: usize| {
+            let ty = Type::of(elem_of(self.dtypes[i]), self.lanes);
+            (self.stride(i) == 0).then(|| b.load_splat(ty, pointers[i]))
         };
-        let rest = |b: &mut Builder| {
-            let start = b.i64(whole as i64);
-            for from in (0..n - whole).step_by(self.lanes) {
-                self.vector(b, pointers, &fixed, start, from, self.lanes.min(n - whole - from));
-            }
-        };
-        match piece {
-            None => {
-                b.for_(0, whole, turn as i64, body);
-                rest(b);
-            }
-            Some((piece, pieces)) => {
-                let (first, end) = (b.mul_imm(piece, CHUNK as i64), b.i64(whole as i64));
-                let past = b.add_imm(first, CHUNK as i64);
-                let past = b.min_s(past, end);
-                b.for_(first, past, turn as i64, body);
-                if whole < n {
-                    let last = b.i64(pieces as i64 - 1);
-                    let is_last = b.icmp(IntCc::Eq, piece, last);
-                    b.when(is_last, rest);
-                }
-            }
+        (0..self.dtypes.len() - 1).map(of).collect()
+    }
+
+    fn turns(&self, b: &mut Builder, pointers: &[Value], fixed: &[Option<Value>], at: Value) {
+        for u in 0..self.unroll {
+            self.vector(b, pointers, fixed, at, u * self.lanes, self.lanes);
+        }
+    }
+
+    /// The `n` elements behind the last turn.
+    fn rest(&self, b: &mut Builder, pointers: &[Value], fixed: &[Option<Value>], whole: Value, n: usize) {
+        for from in (0..n).step_by(self.lanes) {
+            self.vector(b, pointers, fixed, whole, from, self.lanes.min(n - from));
         }
     }
 

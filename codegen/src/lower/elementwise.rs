@@ -11,7 +11,7 @@
 //! A row-major operand that varies along the lanes is read as it lies, lane by lane unless its channels are contiguous:
 //! layout assignment sees to it that this is a bias or the like.
 
-use crate::kernels::map::{self, Nest};
+use crate::kernels::map::{self, MapKernel, Nest};
 use crate::lower::{Call, LowerCx, LowerError, Operand};
 use crate::program::Arg;
 use nncc_ir::broadcast::broadcast_strides;
@@ -49,10 +49,11 @@ pub fn lower_map(
     for region in map_regions(&all).map_err(|what| cx.unsupported(what))? {
         let mut nest = region.nest;
         nest.collapse();
-        let (kernel, tasks) = map::map(cx.target(), &program, &nest);
+        let MapKernel { kernel, tasks, whole } = map::map(cx.target(), &program, &nest);
         let kernel = cx.kernel(kernel);
         let bytes = |i: usize| region.offsets[i] * all[i].dtype.bytes();
-        let args: Vec<Arg> = args.iter().enumerate().map(|(i, a)| a.plus(bytes(i))).collect();
+        let mut args: Vec<Arg> = args.iter().enumerate().map(|(i, a)| a.plus(bytes(i))).collect();
+        args.extend(whole.map(|n| cx.constant((n as i64).to_le_bytes().to_vec())));
         cx.step(Call::new(kernel, &args, tasks).labelled(label));
     }
     Ok(())
