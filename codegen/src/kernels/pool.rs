@@ -13,13 +13,14 @@
 //! [`Generic`] serves every dtype and layout, any number of axes, and indices, one element at a time.
 //!
 //! A mean's divisors are one number where all windows count alike, else a table with one number an output pixel, made while
-//! compiling. Operands: x, the table if there is one, y, the indices if they are wanted.
+//! compiling. Operands: x, the table if there is one, y, the indices if they are wanted; of [`Blocked`] also what follows from
+//! the number of images ([`Blocked::shape`]), so that batches of several sizes share code.
 
 use super::bands::Band;
 use super::conv::generic::element;
 use super::isa_name;
 use super::pointwise::elem_of;
-use super::window::{Axis, Run, TapGroup, div_rem, first_line, full_or_edge};
+use super::window::{Axis, Run, TapGroup, div_rem, div_rem_by, first_line, full_or_edge, line_at};
 use crate::kir::{ArgDecl, Builder, Elem, FloatCc, I64, Index, IntCc, Kernel, Type, Value};
 use crate::math;
 use crate::target::Target;
@@ -164,6 +165,11 @@ impl Blocked<'_> {
         if empty { 0 } else { self.batch * self.blocks() * self.chunks() }
     }
 
+    /// What the kernel's last operand holds: chunks of rows, and rows of a chunk.
+    pub fn shape(&self) -> Vec<u8> {
+        [self.chunks(), self.rows()].iter().flat_map(|&n| (n as i64).to_le_bytes()).collect()
+    }
+
     /// Is the code of all tiles small enough? Else the generic template serves.
     pub fn is_small(&self) -> bool {
         let body = |run: &Run| run.taps.iter().map(|g| (g.taps.len() * g.pixels.len()).min(UNROLL)).sum::<usize>();
@@ -184,14 +190,17 @@ impl Blocked<'_> {
             args.push(ArgDecl::read("divisors", 4));
         }
         args.push(ArgDecl::write("y", 4));
+        args.push(ArgDecl::read("shape", 8));
         let mut b = Builder::new(self.name(), args);
         let table = self.kind.has_table();
         let operands = Operands { x: b.arg(0), table: table.then(|| b.arg(1)), y: b.arg(1 + usize::from(table)) };
+        let shape = b.arg(2 + usize::from(table));
+        let [chunks, rows] = [0, 8].map(|at| b.load(I64, shape.at(at)));
         b.tasks(|b, task| {
-            let (rest, chunk) = div_rem(b, task, self.chunks());
+            let (rest, chunk) = div_rem_by(b, task, chunks);
             let (image, block) = div_rem(b, rest, self.blocks());
-            let lo = b.mul_imm(chunk, self.rows() as i64);
-            let hi = b.add_imm(lo, self.rows() as i64);
+            let lo = b.mul(chunk, rows);
+            let hi = b.add(lo, rows);
             let all = b.i64(self.row_count() as i64);
             let hi = b.min_s(hi, all);
             let band = Band::of_whole(b, image, [lo, hi]);
@@ -229,7 +238,7 @@ impl Blocked<'_> {
         let lanes = self.target.lanes(Elem::F32).min(width);
         let pitch = width * 4;
         b.for_(lo, hi, 1, |b, r| {
-            let (od, oh) = div_rem(b, r, height.outputs);
+            let (od, oh) = line_at(b, depth, height, r);
             let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
             let line = first_line(b, depth, height, [od, oh]);
             let line = b.sub(line, band.first[0]);

@@ -226,6 +226,15 @@ pub fn div_rem(b: &mut Builder, v: Value, k: usize) -> (Value, Value) {
     }
 }
 
+/// Where a line of outputs is that is counted over depth and height: its index in each.
+pub fn line_at(b: &mut Builder, depth: &Axis, height: &Axis, line: Value) -> (Value, Value) {
+    match (depth.outputs, height.outputs) {
+        (1, 1) => (b.i64(0), b.i64(0)),
+        (1, _) => (b.i64(0), line),
+        (_, height) => div_rem(b, line, height),
+    }
+}
+
 /// The line of a plane of lines that taps (0, 0) of the output line `at` (depth, height) read, if it is one.
 pub fn first_line(b: &mut Builder, depth: &Axis, height: &Axis, [d, h]: [Value; 2]) -> Value {
     let d = depth.first_input(b, d);

@@ -107,6 +107,7 @@ fn lower(
         && let Some(blocked) = blocked(kind, &x, &y, &axes, cx)
     {
         let kernel = cx.kernel(blocked.kernel());
+        args.push(cx.constant(blocked.shape()));
         cx.step(Call::new(kernel, &args, blocked.tasks()));
         return Ok(());
     }

@@ -27,7 +27,7 @@ use super::{Conv, Operands};
 use crate::kernels::bands::Band;
 use crate::kernels::epilogue::Site;
 use crate::kernels::isa_name;
-use crate::kernels::window::{Run, along, div_rem, first_line, full_or_edge, line_place};
+use crate::kernels::window::{Run, along, div_rem, first_line, full_or_edge, line_at, line_place};
 use crate::kir::{ArgDecl, Builder, Elem, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::{BLOCK, padded_channels};
@@ -160,7 +160,7 @@ impl<'a> Depthwise<'a> {
         let [lo, hi] = band.rows;
         let lanes = self.target.lanes(Elem::F32).min(width);
         b.for_(lo, hi, 1, |b, r| {
-            let (od, oh) = div_rem(b, r, height.outputs);
+            let (od, oh) = line_at(b, depth, height, r);
             let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
             let line = first_line(b, depth, height, [od, oh]);
             let line = b.sub(line, band.first[0]);

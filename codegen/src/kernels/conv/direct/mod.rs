@@ -553,8 +553,11 @@ impl<'a> Direct<'a> {
         let extras = self.conv.epilogue.extras.len();
         let operands = Operands::of_args(&b, self.conv.bias, extras);
         let last = b.arg(3 + usize::from(self.conv.bias) + extras);
-        let shape = self.load_shape(&mut b, last);
-        b.tasks(|b, task| self.task(b, &operands, &shape, task));
+        // Read by each task, so that what only finds its place waits in no register or stack slot.
+        b.tasks(|b, task| {
+            let shape = self.load_shape(b, last);
+            self.task(b, &operands, &shape, task);
+        });
         b.finish()
     }
 }

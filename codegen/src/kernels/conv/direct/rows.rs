@@ -4,7 +4,7 @@ use super::super::Sink;
 use super::task::{Group, Lanes, Pass};
 use super::{Direct, F32_BYTES};
 use crate::kernels::epilogue::{Extra, Site};
-use crate::kernels::window::{Run, div_rem, first_line, line_place};
+use crate::kernels::window::{Run, first_line, line_at, line_place};
 use crate::kir::{Addr, Builder, Index, Value};
 use nncc_ir::BLOCK;
 
@@ -12,7 +12,7 @@ impl Direct<'_> {
     /// All tiles of a row of outputs, for the blocks of a pass.
     pub(super) fn row(&self, b: &mut Builder, group: &Group<'_>, pass: &Pass, row: Value) {
         let [depth, height, width] = &self.conv.axes;
-        let (od, oh) = div_rem(b, row, height.outputs);
+        let (od, oh) = line_at(b, depth, height, row);
         let bounds = [depth.tap_bounds(b, od), height.tap_bounds(b, oh)];
         // The pixel that tap (0, 0) of the row reads at column 0; may lie before the input.
         let line = first_line(b, depth, height, [od, oh]);

@@ -14,13 +14,20 @@ impl Direct<'_> {
 
     pub(super) fn shape_numbers(&self) -> [usize; Shape::NUMBERS] {
         let conv = &self.conv;
-        let alone = self.chunks() * self.images_of_a_block() == 1;
+        let (groups, images) = (conv.groups * self.panel_groups(), self.images_of_a_block());
+        let alone = self.chunks() * images == 1;
+        let radices = match self.panels_inner {
+            true => [groups, self.chunks(), 1],
+            false => [self.chunks(), images, groups],
+        };
         let channels = conv.groups * conv.outputs;
         let stored = if conv.sink == Sink::Matrix { channels } else { nncc_ir::padded_channels(channels) };
         [
             self.panel_groups(),
             panel_widths(conv.outputs).len(),
-            self.chunks(),
+            radices[0],
+            radices[1],
+            radices[2],
             self.rows,
             conv.inputs / BLOCK,
             self.pass_blocks,
@@ -30,9 +37,9 @@ impl Direct<'_> {
             conv.inputs * conv.input_plane(),
             stored * conv.output_plane(),
             self.ahead(),
-            self.images_of_a_block(),
             // The next task has the next group of panels, or the same one again.
             if self.panels_inner || alone { conv.inputs * conv.taps() } else { 0 },
+            usize::from(self.panels_inner),
         ]
     }
 
@@ -67,8 +74,9 @@ pub(super) struct Shape {
     pub panel_groups: Value,
     /// Panels of one group of channels.
     pub panels: Value,
-    /// Chunks of rows.
-    pub chunks: Value,
+    /// How a task's number is taken apart, the innermost extent first: `(image * chunks + chunk) * groups + group`, or, in blocks of
+    /// images, `((block * groups + group) * images + image) * chunks + chunk`.
+    pub radices: [Value; 3],
     /// Rows of a chunk.
     pub rows: Value,
     /// Full blocks of input channels.
@@ -86,23 +94,23 @@ pub(super) struct Shape {
     pub output_image: Value,
     /// Rows of weights of a panel that each tile asks for.
     pub ahead: Value,
-    /// Images that a group of panels meets one behind the other.
-    pub images: Value,
     /// Rows of weights from a panel to the one that the next task begins with, for each panel of a tile.
     pub next_rows: Value,
+    /// 1 when tasks go over panels first, the first of these forms; else 0.
+    pub panels_inner: Value,
 }
 
 impl Shape {
-    pub(super) const NUMBERS: usize = 14;
+    pub(super) const NUMBERS: usize = 16;
 
     /// From the numbers in the order of the fields.
     pub(super) fn new(numbers: [Value; Shape::NUMBERS]) -> Shape {
-        let [panel_groups, panels, chunks, rows, blocks, pass_blocks, passes, weight_rows, ..] = numbers;
-        let [.., input_image, input_group, output_image, ahead, images, next_rows] = numbers;
+        let [panel_groups, panels, first, second, third, rows, blocks, pass_blocks, passes, weight_rows, ..] = numbers;
+        let [.., input_image, input_group, output_image, ahead, next_rows, panels_inner] = numbers;
         Shape {
             panel_groups,
             panels,
-            chunks,
+            radices: [first, second, third],
             rows,
             blocks,
             pass_blocks,
@@ -112,8 +120,8 @@ impl Shape {
             input_group,
             output_image,
             ahead,
-            images,
             next_rows,
+            panels_inner,
         }
     }
 }

@@ -12,18 +12,16 @@ use nncc_ir::BLOCK;
 impl Direct<'_> {
     /// Finds image, groups and rows of a task.
     pub(super) fn task(&self, b: &mut Builder, operands: &Operands, shape: &Shape, task: Value) {
-        let groups = b.mul_imm(shape.panel_groups, self.conv.groups as i64);
-        let (image, group, chunk) = if self.panels_inner {
-            let (rest, group) = div_rem_by(b, task, groups);
-            let (image, chunk) = div_rem_by(b, rest, shape.chunks);
-            (image, group, chunk)
-        } else {
-            let (rest, chunk) = div_rem_by(b, task, shape.chunks);
-            let (rest, of_block) = div_rem_by(b, rest, shape.images);
-            let (block, group) = div_rem_by(b, rest, groups);
-            let first = b.mul(block, shape.images);
-            (b.add(first, of_block), group, chunk)
-        };
+        // Which order is better depends on the number of images, so it is no part of the code.
+        let (rest, first) = div_rem_by(b, task, shape.radices[0]);
+        let (rest, second) = div_rem_by(b, rest, shape.radices[1]);
+        let (outer, third) = div_rem_by(b, rest, shape.radices[2]);
+        let of_blocks = b.mul(outer, shape.radices[1]);
+        let of_blocks = b.add(of_blocks, second);
+        let zero = b.i64(0);
+        let panels_inner = b.icmp(IntCc::Ne, shape.panels_inner, zero);
+        let mut either = |panels: Value, rows: Value| b.select(panels_inner, panels, rows);
+        let (image, group, chunk) = (either(outer, of_blocks), either(first, third), either(second, first));
         let (conv_group, panel_group) =
             if self.conv.groups == 1 { (b.i64(0), group) } else { div_rem_by(b, group, shape.panel_groups) };
         let kinds = self.kinds();
