@@ -11,17 +11,25 @@
 //! are all just strides; [`Nest::collapse`] first merges axes that are one axis to every operand, so that a map of equal
 //! shapes is one long row.
 //!
-//! Where there is one row, what of it is whole turns of the loop is an operand of the kernel ([`MapKernel::whole`]): the
-//! optimizer's updates of all parameters are one kernel, and so is an activation at whatever size.
+//! A kernel is made for a form, not for a size, where that costs nothing: the sizes are its last operand
+//! ([`MapKernel::numbers`]). So the optimizer's updates of all parameters are one kernel, and so is a normalization of
+//! whatever batch, channels and plane.
 //!
-//! Tasks are runs of rows of about `CHUNK` elements, or pieces of a row where rows are longer. Tails are loads and stores
+//! | form | tasks | numbers |
+//! |---|---|---|
+//! | one row | pieces of it | its elements that are whole turns of the loop; the program's factors and addends |
+//! | [`Planes`]: two last loops with some hundred points, any around them | runs of planes, or pieces of one | how these are counted; extents and strides of the loops around |
+//! | else | [`Plan`] | none |
+//!
+//! Tasks are about `CHUNK` elements. Tails are loads and stores
 //! of parts: nothing outside of an operand is touched. An operand may be the output itself: every element is read before it
 //! is written, at the same place.
 
 use crate::kernels::pointwise::{self, elem_of, from_memory, to_memory};
+use crate::kernels::window::div_rem_by;
 use crate::kir::{Addr, ArgDecl, Builder, I64, IntCc, Kernel, Type, Value};
 use crate::target::Target;
-use nncc_ir::pointwise::Inst;
+use nncc_ir::pointwise::{BinaryFn, Inst, Ref, Scalar};
 use nncc_ir::{DType, Pointwise};
 
 /// Elements of one task, about: small enough to share a feature map among threads, large enough to hide a task's overhead.
@@ -71,28 +79,21 @@ impl Nest {
 
 /// What computes a map.
 pub struct MapKernel {
-    /// Operands: the program's in order, the output, and `whole` as an `i64` if there is one.
+    /// Operands: the program's in order, the output, and the numbers if there are any.
     pub kernel: Kernel,
     /// How many tasks it has.
     pub tasks: usize,
-    /// Elements of the only row that are whole turns of its loop.
-    pub whole: Option<usize>,
+    /// What is an operand instead of a constant in the code.
+    pub numbers: Vec<i64>,
 }
 
 /// The kernel of a map. `nest` has a stride list for each of the program's operands and for the output; it must be collapsed
 /// and without an empty loop.
 pub fn map(target: &Target, p: &Pointwise, nest: &Nest) -> MapKernel {
     debug_assert!(nest.elems() > 0 && nest.strides.len() == p.inputs().len() + 1);
-    let dtypes: Vec<DType> = p.inputs().iter().copied().chain([p.result_type()]).collect();
-    let mut args: Vec<ArgDecl> = Vec::new();
-    for (i, t) in dtypes.iter().enumerate() {
-        let align = t.bytes() as u32;
-        args.push(if i + 1 < dtypes.len() {
-            ArgDecl::read(format!("x{i}"), align)
-        } else {
-            ArgDecl::write("y", align)
-        });
-    }
+    let mut args: Vec<ArgDecl> =
+        p.inputs().iter().enumerate().map(|(i, t)| ArgDecl::read(format!("x{i}"), t.bytes() as u32)).collect();
+    args.push(ArgDecl::write("y", p.result_type().bytes() as u32));
     let n = *nest.dims.last().expect("a collapsed nest has a loop");
     let lanes = pointwise::lanes(target, p).min(n.next_power_of_two());
     // Several vectors a turn hide the latency of short programs; long ones fill the machine by themselves.
@@ -101,20 +102,77 @@ pub fn map(target: &Target, p: &Pointwise, nest: &Nest) -> MapKernel {
         5..=12 => 2,
         _ => 1,
     };
-    let m = Map { p, dtypes: &dtypes, nest, lanes, unroll };
-    let whole = (nest.dims.len() == 1 && n >= m.turn()).then(|| n / m.turn() * m.turn());
-    if let Some(whole) = whole {
-        args.push(ArgDecl::read("whole", 8));
-        let mut b = Builder::new(name(p), args);
-        let end = b.load(I64, b.arg(dtypes.len()).at(0));
-        let pointers: Vec<Value> = (0..dtypes.len()).map(|i| b.arg(i)).collect();
-        b.tasks(|b, task| m.piece(b, &pointers, task, end, n - whole));
-        return MapKernel { kernel: b.finish(), tasks: n.div_ceil(CHUNK), whole: Some(whole) };
+    let turn = lanes * unroll;
+    let is_row = nest.dims.len() == 1 && n >= turn;
+    let planes = Planes::of(nest);
+    if is_row || planes.is_some() {
+        args.push(ArgDecl::read("numbers", 8));
+    }
+    let mut b = Builder::new(name(p), args);
+    let map = |p, strides| Map { p, dtypes: dtypes(p), nest: Nest { dims: nest.dims.clone(), strides }, lanes, unroll };
+    if is_row {
+        let (program, factors) = factors_outside(p);
+        let (operands, output) = nest.strides.split_at(p.inputs().len());
+        let m = map(&program, [operands, &vec![vec![0]; factors.len()], output].concat());
+        let numbers = b.arg(p.inputs().len() + 1);
+        let mut pointers: Vec<Value> = (0..p.inputs().len()).map(|i| b.arg(i)).collect();
+        pointers.extend((1..=factors.len()).map(|i| b.ptr(numbers.at(8 * i as i64))));
+        pointers.push(b.arg(p.inputs().len()));
+        let whole = b.load(I64, numbers.at(0));
+        b.tasks(|b, task| m.piece(b, &pointers, task, whole, n % turn));
+        let numbers = [vec![(n - n % turn) as i64], factors].concat();
+        return MapKernel { kernel: b.finish(), tasks: n.div_ceil(CHUNK), numbers };
+    }
+    let m = map(p, nest.strides.clone());
+    if let Some(planes) = planes {
+        m.planes(&mut b);
+        return MapKernel { kernel: b.finish(), tasks: planes.tasks(), numbers: m.plane_numbers(&planes) };
     }
     let plan = Plan::of(nest);
-    let mut b = Builder::new(name(p), args);
     b.tasks(|b, task| m.task(b, &plan, task));
-    MapKernel { kernel: b.finish(), tasks: plan.tasks, whole: None }
+    MapKernel { kernel: b.finish(), tasks: plan.tasks, numbers: Vec::new() }
+}
+
+/// Of a program's operands, then of its result.
+fn dtypes(p: &Pointwise) -> Vec<DType> {
+    p.inputs().iter().copied().chain([p.result_type()]).collect()
+}
+
+/// The program with further operands instead of the constants that it only multiplies, divides, adds and subtracts by, and
+/// their bits: such a constant is often a count (of a batch, of a plane) or a rate, and one that is compared decides which
+/// instructions are needed.
+fn factors_outside(p: &Pointwise) -> (Pointwise, Vec<i64>) {
+    let is_factor = |at: usize| {
+        let mut users = p.insts().iter().filter(|(inst, _)| inst.operands().any(|r| r.0 as usize == at));
+        use BinaryFn::{Add, Div, Mul, Sub};
+        users.all(|(inst, _)| matches!(inst, Inst::Binary(Mul | Div | Add | Sub, ..))) && p.result().0 as usize != at
+    };
+    let (mut types, mut factors) = (p.inputs().to_vec(), Vec::new());
+    let mut outside: Vec<Option<usize>> = Vec::new();
+    for (at, (inst, ty)) in p.insts().iter().enumerate() {
+        let bits = match inst {
+            Inst::Const(Scalar::Float(x)) if *ty == DType::F32 => Some(i64::from((*x as f32).to_bits())),
+            Inst::Const(Scalar::Float(x)) if *ty == DType::F64 => Some(x.to_bits() as i64),
+            _ => None,
+        };
+        outside.push(bits.filter(|_| is_factor(at)).map(|bits| {
+            factors.push(bits);
+            types.push(*ty);
+            types.len() - 1
+        }));
+    }
+    let program = Pointwise::build(&types, |q, inputs| {
+        let mut refs: Vec<Ref> = Vec::with_capacity(p.insts().len());
+        for ((inst, ty), outside) in p.insts().iter().zip(&outside) {
+            refs.push(match (inst, outside) {
+                (_, Some(operand)) => inputs[*operand],
+                (Inst::Input(operand), None) => inputs[*operand as usize],
+                (inst, None) => q.push(inst.map_operands(|r| refs[r.0 as usize]), *ty),
+            });
+        }
+        refs[p.result().0 as usize]
+    });
+    (program, factors)
 }
 
 /// A name that says what the program computes.
@@ -132,7 +190,7 @@ fn name(p: &Pointwise) -> String {
     format!("{}_map_{what}", p.result_type())
 }
 
-/// How the nest is cut into tasks.
+/// How any other nest is cut into tasks.
 struct Plan {
     /// Leading loops that tasks run over; each combination of their indices is a row of tasks.
     split: usize,
@@ -162,18 +220,108 @@ impl Plan {
     }
 }
 
+/// The two last loops as a plane of lines, and the planes that the loops around them count.
+struct Planes {
+    planes: usize,
+    /// Planes of a task; 1 where a plane is cut.
+    planes_per_task: usize,
+    /// Pieces of a plane; 1 where a task has several.
+    pieces: usize,
+    lines: usize,
+    lines_per_piece: usize,
+}
+
+impl Planes {
+    /// The fewest elements of a plane that are worth finding its place: a division for each loop around it.
+    const LEAST: usize = 256;
+
+    fn of(nest: &Nest) -> Option<Planes> {
+        let [around @ .., lines, n] = &nest.dims[..] else { return None };
+        let elems = lines.saturating_mul(*n);
+        if *n > 2 * CHUNK || elems < Planes::LEAST {
+            return None;
+        }
+        let planes = around.iter().product();
+        let pieces = if elems > 2 * CHUNK { lines.div_ceil((CHUNK / n).max(1)) } else { 1 };
+        let planes_per_task = if pieces > 1 { 1 } else { (CHUNK / elems).clamp(1, planes) };
+        Some(Planes { planes, planes_per_task, pieces, lines: *lines, lines_per_piece: lines.div_ceil(pieces) })
+    }
+
+    fn tasks(&self) -> usize {
+        self.planes.div_ceil(self.planes_per_task) * self.pieces
+    }
+}
+
 struct Map<'a> {
     p: &'a Pointwise,
     /// Of the operands, then of the output.
-    dtypes: &'a [DType],
-    nest: &'a Nest,
+    dtypes: Vec<DType>,
+    nest: Nest,
     lanes: usize,
     unroll: usize,
 }
 
 impl Map<'_> {
+    fn pointers(&self, b: &Builder) -> Vec<Value> {
+        (0..self.dtypes.len()).map(|i| b.arg(i)).collect()
+    }
+
+    /// The loops around planes.
+    fn around(&self) -> usize {
+        self.nest.dims.len() - 2
+    }
+
+    /// The numbers of a kernel of planes, in the order in which [`planes`](Map::planes) reads them.
+    fn plane_numbers(&self, planes: &Planes) -> Vec<i64> {
+        let Planes { planes, planes_per_task, pieces, lines, lines_per_piece } = *planes;
+        let mut numbers = vec![pieces, planes, planes_per_task, lines, lines_per_piece];
+        for axis in (0..self.around()).rev() {
+            numbers.push(self.nest.dims[axis]);
+            numbers.extend((0..self.dtypes.len()).map(|i| self.nest.strides[i][axis] * self.dtypes[i].bytes()));
+        }
+        numbers.into_iter().map(|n| n as i64).collect()
+    }
+
+    /// The kernel of planes: only the strides in a plane and the length of a line are constants in it.
+    fn planes(&self, b: &mut Builder) {
+        let numbers = b.arg(self.dtypes.len());
+        let number = |b: &mut Builder, i: usize| b.load(I64, numbers.at(8 * i as i64));
+        let [pieces, planes, planes_per_task, lines, lines_per_piece] = [0, 1, 2, 3, 4].map(|i| number(b, i));
+        let pointers = self.pointers(b);
+        b.tasks(|b, task| {
+            let (run, piece) = div_rem_by(b, task, pieces);
+            let part = |b: &mut Builder, i: Value, size: Value, all: Value| {
+                let from = b.mul(i, size);
+                let past = b.add(from, size);
+                (from, b.min_s(past, all))
+            };
+            let (first_plane, past_plane) = part(b, run, planes_per_task, planes);
+            let (first_line, past_line) = part(b, piece, lines_per_piece, lines);
+            b.for_(first_plane, past_plane, 1, |b, plane| {
+                let (mut rest, mut pointers) = (plane, pointers.clone());
+                for i in 0..self.around() {
+                    let at = 5 + i * (1 + self.dtypes.len());
+                    let mut index = rest;
+                    if i + 1 < self.around() {
+                        let extent = number(b, at);
+                        (rest, index) = div_rem_by(b, rest, extent);
+                    }
+                    for (operand, p) in pointers.iter_mut().enumerate() {
+                        let stride = number(b, at + 1 + operand);
+                        let offset = b.mul(index, stride);
+                        *p = b.ptr_add(*p, offset, 1);
+                    }
+                }
+                b.for_(first_line, past_line, 1, |b, line| {
+                    let pointers = self.advance(b, self.around(), line, &pointers);
+                    self.row(b, &pointers);
+                });
+            });
+        });
+    }
+
     fn task(&self, b: &mut Builder, plan: &Plan, task: Value) {
-        let pointers: Vec<Value> = (0..self.dtypes.len()).map(|i| b.arg(i)).collect();
+        let pointers = self.pointers(b);
         if plan.pieces > 1 {
             let pieces = b.i64(plan.pieces as i64);
             let (row, piece) = (b.div_u(task, pieces), b.rem_u(task, pieces));

@@ -49,11 +49,13 @@ pub fn lower_map(
     for region in map_regions(&all).map_err(|what| cx.unsupported(what))? {
         let mut nest = region.nest;
         nest.collapse();
-        let MapKernel { kernel, tasks, whole } = map::map(cx.target(), &program, &nest);
+        let MapKernel { kernel, tasks, numbers } = map::map(cx.target(), &program, &nest);
         let kernel = cx.kernel(kernel);
         let bytes = |i: usize| region.offsets[i] * all[i].dtype.bytes();
         let mut args: Vec<Arg> = args.iter().enumerate().map(|(i, a)| a.plus(bytes(i))).collect();
-        args.extend(whole.map(|n| cx.constant((n as i64).to_le_bytes().to_vec())));
+        if !numbers.is_empty() {
+            args.push(cx.constant(numbers.iter().flat_map(|n| n.to_le_bytes()).collect()));
+        }
         cx.step(Call::new(kernel, &args, tasks).labelled(label));
     }
     Ok(())
