@@ -47,8 +47,17 @@ impl Kind {
         if self == Kind::Max { b.float(ty, f64::NEG_INFINITY) } else { b.zero(ty) }
     }
 
+    /// The first float element of a window.
+    pub(crate) fn first(self, b: &mut Builder, x: Value) -> Value {
+        if self == Kind::Max {
+            return x; // nothing is less than where a maximum starts
+        }
+        let start = self.start(b, b.ty(x));
+        self.join(b, start, x)
+    }
+
     /// A further float element.
-    fn join(self, b: &mut Builder, acc: Value, x: Value) -> Value {
+    pub(crate) fn join(self, b: &mut Builder, acc: Value, x: Value) -> Value {
         match self {
             Kind::Max => b.fmax(acc, x),
             Kind::Mean(_) => b.add(acc, x),
@@ -60,7 +69,7 @@ impl Kind {
     }
 
     /// The result; `table` is the address of the pixel's divisor.
-    fn finish(self, b: &mut Builder, acc: Value, table: Option<crate::kir::Addr>) -> Value {
+    pub(crate) fn finish(self, b: &mut Builder, acc: Value, table: Option<crate::kir::Addr>) -> Value {
         let ty = b.ty(acc);
         match (self, table) {
             (Kind::Mean(Some(divisor)), _) => {
@@ -102,6 +111,30 @@ fn magnitude_to(b: &mut Builder, x: Value, order: usize) -> Value {
         }
     }
     power.unwrap_or(square)
+}
+
+/// A pooling of a plane whose windows lie side by side and whole inside of it, so that whoever has the pixels of a window in
+/// registers can pool them there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SideBySide {
+    /// Of each window; with one divisor, if it is a mean.
+    pub kind: Kind,
+    /// Rows and columns of a window.
+    pub window: [usize; 2],
+    /// Rows and columns of windows.
+    pub outputs: [usize; 2],
+}
+
+impl SideBySide {
+    /// The rows and columns that windows read.
+    pub(crate) fn extents(&self) -> [usize; 2] {
+        [self.window[0] * self.outputs[0], self.window[1] * self.outputs[1]]
+    }
+
+    /// `max_pool_2x2` and the like, for kernel names.
+    pub(crate) fn name(&self) -> String {
+        format!("{}_{}x{}", self.kind.name(), self.window[0], self.window[1])
+    }
 }
 
 /// Where the operands of a pooling lie.

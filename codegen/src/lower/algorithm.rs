@@ -7,15 +7,17 @@
 //! The choice looks at shapes, weights and the widest of the targets, never at the machine: builds are reproducible, and all
 //! CPU levels and shape sets share one copy of the weights.
 
-use super::{Choice, Choices, SetSource};
+use super::{Choice, Choices, SetSource, tiles};
 use crate::kernels::conv::schedule::Schedule;
 use crate::kernels::conv::winograd::cost::{self, Size};
 use crate::kernels::conv::winograd::error;
 use crate::kernels::conv::winograd::transform::Minimal;
+use crate::kernels::pool::SideBySide;
 use crate::pack::{Floats, Packed, WinogradPanels};
 use crate::target::Target;
+use nncc_ir::ops::chain::{Chain, Link};
 use nncc_ir::ops::conv::Conv;
-use nncc_ir::{BLOCK, Constant, DType, Graph, Layout, NodeId, Op};
+use nncc_ir::{BLOCK, Constant, DType, Graph, Layout, NodeId, Op, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -84,6 +86,8 @@ struct Layer {
     /// The model's name for the node.
     name: String,
     signature: String,
+    /// What may be computed in the tiles.
+    pooling: Option<SideBySide>,
     candidates: Vec<Candidate>,
     /// Index of the candidate in force.
     chosen: usize,
@@ -125,7 +129,8 @@ impl Algorithms {
         for set in sets {
             for &node in set.plan.order() {
                 if let Some((weights, size)) = suitable(set.graph, node) {
-                    all.add(target, set.graph.node_name(node), &weights, &size, limits);
+                    let names = (set.graph.node_name(node), tiles::pooling(set.graph, node));
+                    all.add(target, names, &weights, &size, limits);
                 }
             }
         }
@@ -196,9 +201,14 @@ impl Algorithms {
         layer.candidates[layer.chosen].minimal
     }
 
-    fn add(&mut self, target: &Target, name: String, weights: &Constant, size: &Size, limits: Limits) {
-        // A gain of less would be within what the costs do not know.
-        const GAIN: f64 = 0.92;
+    fn add(
+        &mut self,
+        target: &Target,
+        (name, pooling): (String, Option<SideBySide>),
+        weights: &Constant,
+        size: &Size,
+        limits: Limits,
+    ) {
         let key = key(weights, size.inputs, size.outputs);
         if let Some(&at) = self.by_weights.get(&key) {
             for c in &mut self.layers[at].candidates {
@@ -213,7 +223,7 @@ impl Algorithms {
         let mut candidates = vec![of(None, 0.0)];
         let floats = Floats::of(weights);
         for f in Minimal::ALL {
-            if of(Some(f), 0.0).cycles > candidates[0].cycles * GAIN {
+            if !gains(target, size, f) {
                 continue;
             }
             let weight = |m: usize, c: usize, t: usize| floats.get((m * size.inputs + c) * 9 + t);
@@ -225,7 +235,7 @@ impl Algorithms {
         self.by_weights.insert(key, self.layers.len());
         let Size { batch, inputs, outputs, plane: [height, width] } = size;
         let signature = format!("algorithm n{batch} {inputs}->{outputs} {height}x{width}");
-        self.layers.push(Layer { name, signature, candidates, chosen: 0 });
+        self.layers.push(Layer { name, signature, pooling, candidates, chosen: 0 });
     }
 
     /// Steps layers down until all weights take no more than the allowed bytes.
@@ -261,12 +271,21 @@ impl Algorithms {
             let name = now.minimal.map_or("direct".into(), |f| format!("F({0}x{0},3x3)", f.outputs()));
             let _ = write!(out, "  {:<12} {:>5.2}x {:>10} B", name, direct.cycles / now.cycles, now.bytes);
             let _ = match now.minimal {
-                Some(_) => writeln!(out, "  {:.1e}  {}", now.error, layer.name),
-                None => writeln!(out, "  {:>7}  {}", "", layer.name),
+                Some(_) => write!(out, "  {:.1e}  {}", now.error, layer.name),
+                None => write!(out, "  {:>7}  {}", "", layer.name),
             };
+            let held = |pooling: &&SideBySide| now.minimal.is_some_and(|f| f.holds(pooling.window));
+            let held = layer.pooling.as_ref().filter(held);
+            let _ = writeln!(out, "{}", held.map_or(String::new(), |p| format!("  {} in its tiles", p.name())));
         }
         out
     }
+}
+
+/// Is Winograd's variant faster than the direct form, by more than what the costs do not know?
+pub(super) fn gains(target: &Target, size: &Size, minimal: Minimal) -> bool {
+    const GAIN: f64 = 0.92;
+    cost::cycles(target, size, Some(minimal)) <= cost::cycles(target, size, None) * GAIN
 }
 
 /// Shape sets share weights, and with them the choice. Equal keys of different weights would share a choice, not weights.
@@ -274,16 +293,19 @@ fn key(weights: &Constant, inputs: usize, outputs: usize) -> u64 {
     Packed::winograd(WinogradPanels { inputs, outputs, minimal: Minimal::F2 }, weights.clone()).sample_hash()
 }
 
+/// A convolution, by itself or with others behind it in the same node.
+fn root_conv(op: &Op) -> Option<&Conv> {
+    match op {
+        Op::Conv(conv) => Some(conv),
+        Op::Fused(fused) => fused.root.as_deref().and_then(root_conv),
+        Op::Chain(chain) => chain.links.first().and_then(|Link(op)| root_conv(op)),
+        _ => None,
+    }
+}
+
 /// The weights and size of a convolution whose channels, strides and layouts suit the template.
-fn suitable(g: &Graph, node: NodeId) -> Option<(Constant, Size)> {
-    let conv: &Conv = match g.op(node) {
-        Op::Conv(conv) => conv,
-        Op::Fused(fused) => match fused.root.as_deref() {
-            Some(Op::Conv(conv)) => conv,
-            _ => return None,
-        },
-        _ => return None,
-    };
+pub(super) fn suitable(g: &Graph, node: NodeId) -> Option<(Constant, Size)> {
+    let conv = root_conv(g.op(node))?;
     let operands = g.operands(node);
     let (x, w) = ((*operands.first()?)?, (*operands.get(1)?)?);
     let y = g.results(node).next()?;
@@ -295,9 +317,18 @@ fn suitable(g: &Graph, node: NodeId) -> Option<(Constant, Size)> {
     if !(plain && whole && blocked && weights.dtype() == DType::F32) {
         return None;
     }
-    let dims = super::cx::known_dims(g, y).ok()?;
+    let dims = match g.op(node) {
+        Op::Chain(chain) => chain_types(g, node, chain)?.first()?.dims()?,
+        _ => super::cx::known_dims(g, y).ok()?,
+    };
     let &[batch, _, height, width] = &dims[..] else { return None };
     Some((weights.clone(), Size { batch, inputs, outputs, plane: [height, width] }))
+}
+
+/// The types of the results of a chain's operators.
+pub(super) fn chain_types(g: &Graph, node: NodeId, chain: &Chain) -> Option<Vec<TensorType>> {
+    let types: Vec<Option<&TensorType>> = g.operands(node).into_iter().map(|v| v.map(|v| g.ty(v))).collect();
+    chain.types(&types).ok()
 }
 
 /// Bytes of all constants of a graph.
@@ -320,7 +351,7 @@ mod tests {
             c(Some(Minimal::F2), 60.0, 16 * bytes),
             c(Some(Minimal::F4), 50.0, 36 * bytes),
         ];
-        Layer { name: String::new(), signature: String::new(), candidates, chosen: 2 }
+        Layer { name: String::new(), signature: String::new(), pooling: None, candidates, chosen: 2 }
     }
 
     #[test]

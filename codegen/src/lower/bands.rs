@@ -3,15 +3,15 @@
 //! Candidates are runs of convolutions and poolings of which each has the next one as its only user. A run is cut where the
 //! cycles that its pieces save by the [model](Worth::of) are most. What may join: constant weights, values in channel blocks between,
 //! nothing of the size of an intermediate added to it; no convolution that Winograd's algorithm could take, which works on
-//! tiles of its own. The choice looks at shapes and at the widest of the targets alone.
+//! tiles of its own and pools in [them](super::tiles). The choice looks at shapes and at the widest of the targets alone.
 
+use super::chain;
 use crate::kernels::bands::{Rows, Span, Worth};
 use crate::kernels::window::Axis;
 use crate::target::Target;
-use nncc_ir::ops::chain::{Chain, Link};
 use nncc_ir::ops::conv::Conv;
 use nncc_ir::pointwise::{Inst, UnaryFn};
-use nncc_ir::{BLOCK, DType, Graph, Layout, NodeId, Op, Origin, TypeError, ValueId, padded_channels};
+use nncc_ir::{BLOCK, DType, Graph, Layout, NodeId, Op, TypeError, padded_channels};
 
 /// The longest chain: each layer more makes the bands of all before it overlap more.
 const LONGEST: usize = 4;
@@ -63,7 +63,7 @@ pub fn join(g: &mut Graph, targets: &[Target], when: BandUse) -> Result<Vec<Stri
         let (rows, alone, together) = (worth.rows, worth.alone / 1e3, worth.together / 1e3);
         let names = names.join(" > ");
         lines.push(format!("bands of {rows} rows, {together:.0} for {alone:.0} thousand cycles: {names}"));
-        replace(g, nodes)?;
+        chain::replace(g, nodes)?;
     }
     Ok(lines)
 }
@@ -101,14 +101,12 @@ fn worth(target: &Target, piece: &[Candidate]) -> Worth {
     Worth::of(target, piece.first().map_or(1, |c| c.batch), &spans)
 }
 
-/// The only user of a node's result, if it reads it as its own first operand and nothing else of that size with it.
+/// The layer behind a node, if there is one and nothing of the size of what is between is read with it.
 fn next(g: &Graph, node: NodeId) -> Option<NodeId> {
     let y = g.results(node).next()?;
-    let (user, 0) = g.sole_user(y)? else { return None };
     // A residual lies where a whole output is.
     let own = g.operands(node).into_iter().flatten().skip(1).all(|v| g.ty(v).shape != g.ty(y).shape);
-    let blocked = g.value(y).layout == Layout::Blocked && g.ty(y).dtype == DType::F32 && !g.is_output(y);
-    (own && blocked).then_some(user)
+    chain::next(g, node).filter(|_| own)
 }
 
 /// A node as a layer.
@@ -168,28 +166,4 @@ fn elementwise_macs(op: &Op) -> usize {
 fn is_winograds(conv: &Conv, weights: &[usize]) -> bool {
     let plain = conv.group == 1 && conv.strides == [1, 1] && conv.dilations == [1, 1];
     plain && matches!(weights, &[m, c, 3, 3] if m.is_multiple_of(BLOCK) && c.is_multiple_of(BLOCK))
-}
-
-/// Puts a chain in the place of its nodes.
-fn replace(g: &mut Graph, nodes: &[NodeId]) -> Result<(), TypeError> {
-    let (mut links, mut counts, mut operands) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, &node) in nodes.iter().enumerate() {
-        let own: Vec<Option<ValueId>> = g.operands(node).into_iter().skip(usize::from(i > 0)).collect();
-        links.push(Link(g.op(node).clone()));
-        counts.push(own.len());
-        operands.extend(own);
-    }
-    let origin = Origin::merged(nodes.iter().map(|&n| &g.node(n).origin));
-    let Some(&last) = nodes.last() else { return Ok(()) };
-    let old = ValueId { node: last, out: 0 };
-    let (name, layout) = (g.value(old).name.to_string(), g.value(old).layout);
-    let node = g.add(Chain { links, operands: counts }, &operands, origin, &[&name])?;
-    let new = ValueId { node, out: 0 };
-    g.set_layout(new, layout);
-    g.replace_uses(old, new);
-    for &node in nodes.iter().rev() {
-        g.remove(node);
-    }
-    g.rename(new, &name);
-    Ok(())
 }

@@ -1,4 +1,5 @@
-//! A chain of operators as one step in bands of rows, or, where a template cannot, one step behind the other.
+//! A chain of operators as one convolution that pools in its tiles, as one step in bands of rows, or, where a template cannot,
+//! one step behind the other; and how nodes become a chain.
 
 use super::cx::{Call, Operand};
 use super::{LowerCx, LowerError, conv, fused, lower_op, pool};
@@ -7,7 +8,39 @@ use crate::kernels::epilogue::Extra;
 use crate::kernels::window::Axis;
 use crate::program::Arg;
 use nncc_ir::ops::chain::{Chain, Link};
-use nncc_ir::{Layout, Op, TensorType};
+use nncc_ir::ops::conv::Conv;
+use nncc_ir::{DType, Graph, Layout, NodeId, Op, Origin, TensorType, TypeError, ValueId};
+
+/// The only user of a node's result, if it reads it as its own first operand: what may stand behind the node in a chain.
+pub(super) fn next(g: &Graph, node: NodeId) -> Option<NodeId> {
+    let y = g.results(node).next()?;
+    let (user, 0) = g.sole_user(y)? else { return None };
+    (g.value(y).layout == Layout::Blocked && g.ty(y).dtype == DType::F32).then_some(user)
+}
+
+/// Puts a chain in the place of nodes of which each is the only user of the one before.
+pub(super) fn replace(g: &mut Graph, nodes: &[NodeId]) -> Result<(), TypeError> {
+    let (mut links, mut counts, mut operands) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, &node) in nodes.iter().enumerate() {
+        let own: Vec<Option<ValueId>> = g.operands(node).into_iter().skip(usize::from(i > 0)).collect();
+        links.push(Link(g.op(node).clone()));
+        counts.push(own.len());
+        operands.extend(own);
+    }
+    let origin = Origin::merged(nodes.iter().map(|&n| &g.node(n).origin));
+    let Some(&last) = nodes.last() else { return Ok(()) };
+    let old = ValueId { node: last, out: 0 };
+    let (name, layout) = (g.value(old).name.to_string(), g.value(old).layout);
+    let node = g.add(Chain { links, operands: counts }, &operands, origin, &[&name])?;
+    let new = ValueId { node, out: 0 };
+    g.set_layout(new, layout);
+    g.replace_uses(old, new);
+    for &node in nodes.iter().rev() {
+        g.remove(node);
+    }
+    g.rename(new, &name);
+    Ok(())
+}
 
 /// Lowers a chain.
 pub(super) fn lower(op: &Chain, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
@@ -22,7 +55,7 @@ pub(super) fn lower(op: &Chain, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         let dims = ty.dims().ok_or_else(|| cx.internal("an unknown dimension"))?;
         between.push(Operand::passing(ty.dtype, &dims, Layout::Blocked));
     }
-    if in_bands(op, &parts, &between, cx)? {
+    if in_tiles(op, &parts, &between, cx)? || in_bands(op, &parts, &between, cx)? {
         return Ok(());
     }
     let mut x = None;
@@ -36,6 +69,48 @@ pub(super) fn lower(op: &Chain, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
         x = Some(Some(y));
     }
     Ok(())
+}
+
+/// Appends a convolution and the pooling behind it as one, if a template computes both.
+fn in_tiles(
+    op: &Chain,
+    parts: &[&[Option<Operand>]],
+    between: &[Operand],
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<bool, LowerError> {
+    let ([Link(first), Link(second)], [own, _], [passing]) = (&op.links[..], parts, between) else { return Ok(false) };
+    let y = cx.output(0);
+    let Some(pooling) = pool::side_by_side(second, &passing.dims, &y.dims) else { return Ok(false) };
+    match behind_conv(first, own, passing, cx)? {
+        Some((conv, behind, own)) => {
+            let mut nested = cx.nested(own, vec![passing.clone()]);
+            conv::lower_pooled(conv, behind, pooling, &y, &mut nested)
+        }
+        None => Ok(false),
+    }
+}
+
+/// A convolution, what is behind it up to its result `y`, and its own operands.
+type ConvBehind<'o> = (&'o Conv, fused::Behind, Vec<Option<Operand>>);
+
+/// An operator as a convolution with an epilogue, if it is one.
+fn behind_conv<'o>(
+    op: &'o Op,
+    operands: &[Option<Operand>],
+    y: &Operand,
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<Option<ConvBehind<'o>>, LowerError> {
+    match op {
+        Op::Conv(conv) => Ok(Some((conv, fused::Behind::default(), operands.to_vec()))),
+        Op::Fused(op) => {
+            let Some(Op::Conv(root)) = op.root.as_deref() else { return Ok(None) };
+            let Some((own, extra)) = operands.split_at_checked(op.root_operands) else { return Ok(None) };
+            let extra: Vec<Operand> = extra.iter().flatten().cloned().collect();
+            let behind = fused::behind_conv(cx, &op.program, &extra, y)?;
+            Ok(behind.map(|behind| (root, behind, own.to_vec())))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Appends the step in bands, if all operators can be layers of one.
@@ -76,21 +151,15 @@ fn in_bands(
 /// An operator as a layer, with its operands between input and output.
 fn layer<'a>(op: &Op, cx: &mut LowerCx<'_, 'a>) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
     match op {
-        Op::Conv(op) => conv::layer(op, fused::Behind::default(), cx),
-        Op::Fused(op) => {
-            let Some(Op::Conv(root)) = op.root.as_deref() else { return Ok(None) };
-            let operands = cx.operands().to_vec();
-            let Some((own, extra)) = operands.split_at_checked(op.root_operands) else { return Ok(None) };
-            let extra: Vec<Operand> = extra.iter().flatten().cloned().collect();
-            let output = cx.output(0);
-            match fused::behind_conv(cx, &op.program, &extra, &output)? {
-                Some(behind) => conv::layer(root, behind, &mut cx.nested(own.to_vec(), vec![output])),
+        Op::MaxPool(op) => pool::max_layer(op, cx),
+        Op::AveragePool(op) => pool::average_layer(op, cx),
+        _ => {
+            let (operands, y) = (cx.operands().to_vec(), cx.output(0));
+            match behind_conv(op, &operands, &y, cx)? {
+                Some((conv, behind, own)) => conv::layer(conv, behind, &mut cx.nested(own, vec![y])),
                 None => Ok(None),
             }
         }
-        Op::MaxPool(op) => pool::max_layer(op, cx),
-        Op::AveragePool(op) => pool::average_layer(op, cx),
-        _ => Ok(None),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::kernels::conv::generic::{Generic, GenericAxis};
 use crate::kernels::conv::winograd::transform::Minimal;
 use crate::kernels::conv::winograd::{self, Walk, Winograd};
 use crate::kernels::conv::{Conv as ConvShape, Sink, Source, Weights};
+use crate::kernels::pool::SideBySide;
 use crate::kernels::window::Axis;
 use crate::kir::Elem;
 use crate::pack::{ConvPanels, DepthwisePanels, Packed, WinogradPanels};
@@ -96,10 +97,21 @@ impl Parts {
 
     /// The operands in the order of the templates.
     fn args(&self, cx: &mut LowerCx<'_, '_>, weights: Arg, bias: Option<Arg>) -> Result<Vec<Arg>, LowerError> {
+        self.args_into(&self.y, cx, weights, bias)
+    }
+
+    /// The same where something else than the convolution's own result is written.
+    fn args_into(
+        &self,
+        result: &Operand,
+        cx: &mut LowerCx<'_, '_>,
+        weights: Arg,
+        bias: Option<Arg>,
+    ) -> Result<Vec<Arg>, LowerError> {
         let mut args = vec![cx.arg(&self.x)?, weights];
         args.extend(bias);
         args.extend(&self.behind.args);
-        args.push(cx.arg(&self.y)?);
+        args.push(cx.arg(result)?);
         Ok(args)
     }
 }
@@ -134,7 +146,7 @@ pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Resu
         if let Some(weights) = w.constant()
             && let Some(minimal) = winograd_of(cx, &parts, &phase.shape)
         {
-            return lower_winograd(cx, &parts, &phase.shape, minimal, weights.clone());
+            return lower_winograd(cx, &parts, &phase.shape, minimal, weights.clone(), None);
         }
         if phase.fits(cx, &parts) {
             return lower_phases(cx, &parts, three(&w.dims[2..], 1), vec![phase], false);
@@ -142,6 +154,29 @@ pub(super) fn lower(op: &Conv, behind: Behind, cx: &mut LowerCx<'_, '_>) -> Resu
     }
     let axes = parts.axes(&op.strides, &op.dilations, &op.pads);
     lower_generic(cx, &parts, op.group, [inputs, outputs], axes, false)
+}
+
+/// Lowers a convolution with a pooling behind it that writes `y`, if one template computes both: Winograd's, whose tiles hold
+/// the windows. The convolution's own result is never in memory. Says whether it did.
+pub(super) fn lower_pooled(
+    op: &Conv,
+    behind: Behind,
+    pooling: SideBySide,
+    y: &Operand,
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<bool, LowerError> {
+    let parts = Parts::of(cx, behind)?;
+    if !parts.is_blocked() || y.layout != Layout::Blocked {
+        return Ok(false);
+    }
+    let shape = parts.whole(op).shape;
+    match (parts.w.constant(), winograd_of(cx, &parts, &shape)) {
+        (Some(weights), Some(minimal)) if minimal.holds(pooling.window) => {
+            lower_winograd(cx, &parts, &shape, minimal, weights.clone(), Some((pooling, y)))?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
 }
 
 /// A convolution as a layer of bands, with its operands between input and output; `None` when it is not one, or better by
@@ -156,7 +191,8 @@ pub(super) fn layer<'a>(
         return Ok(None);
     }
     let phase = parts.whole(op);
-    if winograd_of(cx, &parts, &phase.shape).is_some() || !(phase.is_narrow() || direct_channels(&phase.shape)) {
+    // Where Winograd might compute it, bands were not weighed: it is in a chain for its tiles' sake.
+    if winograd::fits(&phase.shape) || !(phase.is_narrow() || direct_channels(&phase.shape)) {
         return Ok(None);
     }
     let mut packing = Packing::new();
@@ -328,22 +364,24 @@ fn joined(mut phases: Vec<(Axis, Vec<usize>)>) -> Vec<(Axis, Vec<usize>)> {
     phases
 }
 
-/// Appends a Winograd convolution: one step, or two or three with its intermediates in the workspace.
+/// Appends a Winograd convolution: one step, or two or three with its intermediates in the workspace. A pooling in its tiles
+/// comes with what it writes.
 fn lower_winograd(
     cx: &mut LowerCx<'_, '_>,
     parts: &Parts,
     shape: &ConvShape,
     minimal: Minimal,
     weights: Constant,
+    pooling: Option<(SideBySide, &Operand)>,
 ) -> Result<(), LowerError> {
-    let winograd = Winograd::new(cx.target(), shape, minimal, parts.in_place());
+    let winograd = Winograd::new(cx.target(), shape, pooling.map(|(p, _)| p), minimal, parts.in_place());
     let panels = WinogradPanels { inputs: shape.inputs, outputs: shape.outputs, minimal };
     let weights = cx.packed(Packed::winograd(panels, weights));
     cx.scratch(winograd.scratch());
     let mut packing = Packing::new();
     let bias = parts.bias(cx, &mut packing)?;
     packing.lower(cx);
-    let args = parts.args(cx, weights, bias)?;
+    let args = parts.args_into(pooling.map_or(&parts.y, |(_, y)| y), cx, weights, bias)?;
     if let Walk::Blocked { .. } = winograd.walk() {
         let (kernel, tasks) = winograd.blocked_kernel();
         let id = cx.kernel(kernel);

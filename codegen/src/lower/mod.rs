@@ -28,6 +28,7 @@
 //! | `fused` | an operator with an elementwise program behind it |
 //! | `panels` | weights for the templates: constants, or packed by a step |
 //! | [`bands`] | which layers are computed depth first, in bands of rows |
+//! | [`tiles`] | which poolings are computed in the tiles of the convolution before them |
 //! | [`algorithm`] | which convolutions Winograd computes, chosen for the whole model |
 //! | [`choices`] | what a tuning table says instead |
 //! | [`placement`] | where values lie: what is asked of a memory plan |
@@ -69,6 +70,7 @@ pub mod scatter;
 pub mod slice;
 pub mod softmax;
 pub mod space_depth;
+pub mod tiles;
 pub mod top_k;
 pub mod transpose;
 pub mod trilu;

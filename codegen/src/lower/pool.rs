@@ -3,12 +3,12 @@
 use super::cx::{Call, Operand};
 use super::{LowerCx, LowerError};
 use crate::kernels::bands::Layer;
-use crate::kernels::pool::{Blocked, Generic, Kind};
+use crate::kernels::pool::{Blocked, Generic, Kind, SideBySide};
 use crate::kernels::window::Axis;
 use crate::program::Arg;
 use nncc_ir::ops::pool::{AveragePool, LpPool, MaxPool};
 use nncc_ir::ops::window::Window;
-use nncc_ir::{DType, Layout, Tensor};
+use nncc_ir::{DType, Layout, Op, Tensor};
 
 /// Lowers a maximum.
 pub(super) fn lower_max(op: &MaxPool, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
@@ -36,6 +36,23 @@ fn divisors(op: &AveragePool, x: &Operand, y: &Operand) -> (Kind, Option<Tensor>
         }
         first => (Kind::Mean(Some(first.copied().unwrap_or(1.0))), None),
     }
+}
+
+/// A maximum or mean of planes of these extents, if its windows lie side by side and whole inside.
+pub(super) fn side_by_side(op: &Op, x: &[usize], y: &[usize]) -> Option<SideBySide> {
+    let (window, kind) = match op {
+        Op::MaxPool(op) if !op.indices => (op.window(), Kind::Max),
+        Op::AveragePool(op) => (op.window(), Kind::Mean(Some(op.kernel.iter().product::<usize>() as f64))),
+        _ => return None,
+    };
+    let (&[_, _, height, width], &[_, _, rows, columns]) = (x, y) else { return None };
+    let is_one = |axis: usize, input: usize, output: usize| {
+        let beside = window.strides[axis] == window.kernel[axis] && window.dilations[axis] == 1;
+        beside && window.begin(axis) == 0 && output * window.kernel[axis] <= input
+    };
+    let all = is_one(0, height, rows) && is_one(1, width, columns);
+    let pooling = SideBySide { kind, window: [window.kernel[0], window.kernel[1]], outputs: [rows, columns] };
+    all.then_some(pooling)
 }
 
 /// A maximum as a layer of bands, with its operands between input and output; `None` when it is not one.

@@ -3,7 +3,7 @@
 //! ```text
 //!   for channel block, tile        V[k] = B^T d B                         V  [k = n*n][C/16][tiles][16]
 //!   for place k                    M[k] = V[k] . U[k]                     M  [k][panel][tiles][16]
-//!   for tile, panel                y = epilogue(A^T M A + bias)
+//!   for tile, panel                y = pooled(epilogue(A^T M A + bias))
 //! ```
 //!
 //! `U[k] = (G g G^T)[k]` is packed. The products are the [direct](super::direct) template's: a grouped 1x1 convolution whose
@@ -18,6 +18,9 @@
 //! Both transforms work on vectors of channels, columns first, through a patch of scratch memory that stays in L1
 //! (`input.rs`, `output.rs`). Blocks and runs of tiles that do not divide the grid overlap: the doubled outputs are written twice with the
 //! same bits, which an epilogue that reads where it writes forbids (`in_place`); then they divide the grid.
+//!
+//! A pooling behind the convolution, if there is one, joins the output transform where each window lies inside of a tile: its
+//! windows lie [side by side](SideBySide) and the tile's `m` is a multiple of theirs. The tensor between is never in memory.
 //!
 //! Lavin and Gray 2015 (arXiv:1509.09308).
 //! Limits: two spatial axes, one group, channels in whole blocks, short epilogues.
@@ -34,6 +37,7 @@ use super::direct::Direct;
 use super::{Conv, Operands, Sink, Source, Weights};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::isa_name;
+use crate::kernels::pool::SideBySide;
 use crate::kernels::window::{Axis, balanced, div_rem};
 use crate::kir::{ArgDecl, Builder, Elem, Index, IntCc, Kernel, Type, Value};
 use crate::target::Target;
@@ -51,6 +55,7 @@ const PIXEL: usize = BLOCK * F32_BYTES;
 pub struct Winograd<'a> {
     target: &'a Target,
     conv: Conv,
+    pooling: Option<SideBySide>,
     minimal: Minimal,
     /// Tiles of the output: rows, columns.
     grid: [usize; 2],
@@ -74,12 +79,22 @@ pub fn fits(conv: &Conv) -> bool {
 }
 
 impl<'a> Winograd<'a> {
-    /// Chooses walk, blocks and tasks for a convolution that [`fits`]. `in_place` says that an operand shares the output's
-    /// memory.
-    pub fn new(target: &'a Target, conv: &Conv, minimal: Minimal, in_place: bool) -> Winograd<'a> {
+    /// Chooses walk, blocks and tasks for a convolution that [`fits`], with a pooling behind it whose windows tiles
+    /// [hold](Minimal::holds). `in_place` says that an operand shares the output's memory.
+    pub fn new(
+        target: &'a Target,
+        conv: &Conv,
+        pooling: Option<SideBySide>,
+        minimal: Minimal,
+        in_place: bool,
+    ) -> Winograd<'a> {
         let m = minimal.outputs();
+        let mut conv = conv.clone();
+        for (axis, pooling) in conv.axes[1..].iter_mut().zip(pooling.iter().flat_map(SideBySide::extents)) {
+            axis.outputs = pooling; // what no window reads is not computed
+        }
         let grid = [conv.axes[1].outputs.div_ceil(m), conv.axes[2].outputs.div_ceil(m)];
-        let size = cost::Size::of(conv);
+        let size = cost::Size::of(&conv);
         let walk = cost::walk(target, &size, minimal);
         let cut = |count: usize, most: usize| match in_place {
             false => balanced(count, most).next().unwrap_or(1),
@@ -105,7 +120,7 @@ impl<'a> Winograd<'a> {
             ..conv.clone()
         };
         let product = Direct::new(target, &product, false);
-        Winograd { target, conv: conv.clone(), minimal, grid, block, run, walk, product }
+        Winograd { target, conv, pooling, minimal, grid, block, run, walk, product }
     }
 
     /// How it walks: in one kernel, two with V between them, or three with M as well.
@@ -161,10 +176,16 @@ impl<'a> Winograd<'a> {
         format!("f32_conv_3x3_winograd{}{stage}__{}_{}t", self.minimal.outputs(), isa_name(self.target), self.run)
     }
 
+    /// The name of a stage that ends in outputs.
+    fn output_name(&self, stage: &str) -> String {
+        let pooling = self.pooling.map_or(String::new(), |pooling| format!("_{}", pooling.name()));
+        self.name(&format!("{stage}{pooling}"))
+    }
+
     /// The kernel of a walk in blocks, and its tasks. Operands: x, w, bias (if there is one), the epilogue's extras, y.
     pub fn blocked_kernel(&self) -> (Kernel, usize) {
         let args = self.conv.arguments(&["x", "w"], ArgDecl::write("y", 4));
-        let mut b = Builder::new(self.name(""), args);
+        let mut b = Builder::new(self.output_name(""), args);
         let operands = Operands::of_args(&b, self.conv.bias, self.conv.epilogue.extras.len());
         b.tasks(|b, task| self.block_of_tiles(b, &operands, task));
         (b.finish(), self.conv.batch * self.blocks()[0] * self.blocks()[1])
@@ -223,7 +244,7 @@ impl<'a> Winograd<'a> {
     /// extras, y. Tasks of a group stand together: its weights stay in L2.
     pub fn grouped_kernel(&self) -> (Kernel, usize) {
         let args = self.conv.arguments(&["v", "w"], ArgDecl::write("y", 4));
-        let mut b = Builder::new(self.name("_grouped"), args);
+        let mut b = Builder::new(self.output_name("_grouped"), args);
         let operands = Operands::of_args(&b, self.conv.bias, self.conv.epilogue.extras.len());
         let runs = self.tiles().div_ceil(self.run);
         b.tasks(|b, task| {
@@ -299,7 +320,7 @@ impl<'a> Winograd<'a> {
     /// The third stage and its tasks: y from M. Operands: M, bias (if there is one), the epilogue's extras, y.
     pub fn output_kernel(&self) -> (Kernel, usize) {
         let args = self.conv.arguments(&["m"], ArgDecl::write("y", 4));
-        let mut b = Builder::new(self.name("_output"), args);
+        let mut b = Builder::new(self.output_name("_output"), args);
         let operands = Operands::without_weights(&b, self.conv.bias, self.conv.epilogue.extras.len());
         let panels = self.conv.outputs / BLOCK;
         let (chunk, chunks) = self.tile_chunks(self.conv.batch * panels);

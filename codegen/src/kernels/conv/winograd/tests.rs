@@ -1,13 +1,17 @@
-//! Winograd convolutions of awkward shapes, on all targets, against the reference evaluator.
+//! Winograd convolutions of awkward shapes, by themselves and with a pooling in their tiles, on all targets, against the
+//! reference evaluator.
 
 use super::cost::{Size, Walk, walk};
 use super::transform::Minimal;
-use crate::lower::Algorithms;
-use crate::testing::{check_with, constant, sum_tolerance, targets, tensor};
+use crate::lower::{Algorithms, Separate, SetSource, lower_any_layout};
+use crate::target::Target;
+use crate::testing::{Tolerance, check_with, constant, sum_tolerance, targets, tensor};
+use nncc_ir::ops::chain::{Chain, Link};
 use nncc_ir::ops::conv::Conv;
 use nncc_ir::ops::fused::Fused;
+use nncc_ir::ops::pool::{AveragePool, MaxPool};
 use nncc_ir::pointwise::BinaryFn;
-use nncc_ir::{DType, Graph, Layout, Op, Origin, Pointwise, TensorType, ValueId};
+use nncc_ir::{DType, Graph, Layout, Op, Operands, Origin, Pointwise, Tensor, TensorType, ValueId};
 use proptest::prelude::*;
 
 /// A 3x3 convolution with stride 1; pads are top, left, bottom, right.
@@ -39,12 +43,61 @@ impl Problem {
     /// The convolution, with a residual added to it and a ReLU if `residual`.
     #[track_caller]
     fn check(&self, residual: bool) {
+        let (mut g, op, operands, inputs) = self.graph(residual);
+        let y = add_blocked(&mut g, op, &operands);
+        g.add_output("out", y);
+        self.check_within(&g, &inputs, &self.tolerance(&g, &inputs));
+    }
+
+    /// The same with a pooling behind it: in the tiles, and by itself as well, which must not make a difference.
+    #[track_caller]
+    fn check_pooled(&self, residual: bool, pooling: &Op) {
+        let (mut g, op, operands, inputs) = self.graph(residual);
+        let chain = pooled(&op, pooling, &operands);
+        let together = add_blocked(&mut g, chain, &operands);
+        g.add_output("out", together);
+        assert!(self.steps(&g).iter().all(|step| step.starts_with("winograd")), "{:?}", self.steps(&g));
+        let between = add_blocked(&mut g, op, &operands);
+        let apart = add_blocked(&mut g, pooling.clone(), &Operands::from_iter([Some(between)]));
+        let difference = add_blocked(&mut g, sub(), &Operands::from_iter([Some(together), Some(apart)]));
+        g.add_output("difference", difference);
+        let Tolerance::Bounds(mut bounds) = self.tolerance(&g, &inputs) else { panic!("sums have bounds") };
+        bounds[1].fill(0.0);
+        self.check_within(&g, &inputs, &Tolerance::Bounds(bounds));
+    }
+
+    /// Kinds of steps on AVX-512.
+    fn steps(&self, g: &Graph) -> Vec<String> {
+        let plan = Separate::plan(g).expect("a graph that can be planned");
+        let set = SetSource { graph: g, plan: &plan };
+        let algorithms = Algorithms::forced(self.minimal);
+        let program = lower_any_layout("conv", &[set], &[Target::x86_64_v4()], &algorithms).expect("it lowers");
+        program.sets[0].levels[0].steps.iter().map(|step| step.op.clone()).collect()
+    }
+
+    fn tolerance(&self, g: &Graph, inputs: &[Tensor]) -> Tolerance {
+        // What the transforms amplify, far below what a wrong index would do.
+        let amplified = match self.minimal {
+            Minimal::F2 => 4,
+            Minimal::F4 => 16,
+            Minimal::F6 => 64,
+        };
+        sum_tolerance(g, inputs, amplified * 9 * self.inputs)
+    }
+
+    #[track_caller]
+    fn check_within(&self, g: &Graph, inputs: &[Tensor], tolerance: &Tolerance) {
+        check_with(g, inputs, tolerance, &targets(), &Algorithms::forced(self.minimal));
+    }
+
+    /// A graph with the operands of the convolution; it, its operands and the graph's inputs.
+    fn graph(&self, residual: bool) -> (Graph, Op, Operands, Vec<Tensor>) {
         let mut g = Graph::new("conv");
         let x = g.add_input("x", TensorType::fixed(DType::F32, &self.input()));
         g.set_layout(x, Layout::Blocked);
         let w = constant(&mut g, "w", &tensor(2, &[self.outputs, self.inputs, 3, 3]));
         let bias = self.bias.then(|| constant(&mut g, "b", &tensor(3, &[self.outputs])));
-        let mut operands = vec![Some(x), Some(w), bias];
+        let mut operands = Operands::from_iter([Some(x), Some(w), bias]);
         let mut inputs = vec![tensor(1, &self.input())];
         let mut op = self.op();
         if residual {
@@ -58,24 +111,48 @@ impl Problem {
             });
             op = Fused { root: Some(Box::new(op)), program, root_operands: 3 }.into();
         }
-        let node = g.add(op, &operands, Origin::named("conv"), &["y"]).expect("a valid problem");
-        let y = ValueId { node, out: 0 };
-        g.set_layout(y, Layout::Blocked);
-        g.add_output("out", y);
-        // What the transforms amplify, far below what a wrong index would do.
-        let amplified = match self.minimal {
-            Minimal::F2 => 4,
-            Minimal::F4 => 16,
-            Minimal::F6 => 64,
-        };
-        let tolerance = sum_tolerance(&g, &inputs, amplified * 9 * self.inputs);
-        check_with(&g, &inputs, &tolerance, &targets(), &Algorithms::forced(self.minimal));
+        (g, op, operands, inputs)
     }
 
     fn plain(minimal: Minimal, channels: [usize; 2], size: [usize; 2]) -> Problem {
         let [inputs, outputs] = channels;
         Problem { minimal, batch: 1, inputs, outputs, size, pads: [1; 4], bias: true }
     }
+}
+
+/// A node with one result in channel blocks.
+fn add_blocked(g: &mut Graph, op: impl Into<Op>, operands: &Operands) -> ValueId {
+    let node = g.add(op, operands, Origin::named("node"), &[]).expect("a valid problem");
+    let y = ValueId { node, out: 0 };
+    g.set_layout(y, Layout::Blocked);
+    y
+}
+
+fn sub() -> Op {
+    let program = Pointwise::build(&[DType::F32; 2], |b, x| b.binary(BinaryFn::Sub, x[0], x[1]));
+    Fused { root: None, program, root_operands: 0 }.into()
+}
+
+/// A pooling of windows that lie side by side, a maximum or a mean.
+fn pooling(is_max: bool, window: [usize; 2]) -> Op {
+    let (kernel, strides, dilations, pads, ceil_mode) =
+        (window.to_vec(), window.to_vec(), vec![1; 2], vec![0; 4], false);
+    match is_max {
+        true => MaxPool { kernel, strides, dilations, pads, ceil_mode, indices: false, storage_order: 0 }.into(),
+        false => AveragePool { kernel, strides, dilations, pads, ceil_mode, count_include_pad: false }.into(),
+    }
+}
+
+/// A convolution and a pooling behind it as one node.
+fn pooled(conv: &Op, pooling: &Op, operands: &Operands) -> Chain {
+    Chain { links: vec![Link(conv.clone()), Link(pooling.clone())], operands: vec![operands.len(), 0] }
+}
+
+/// The windows that a tile of outputs holds.
+fn windows(minimal: Minimal) -> Vec<[usize; 2]> {
+    let m = minimal.outputs();
+    let all = (1..=m).flat_map(|h| (1..=m).map(move |w| [h, w]));
+    all.filter(|&window| minimal.holds(window)).collect()
 }
 
 fn problem() -> impl Strategy<Value = Problem> {
@@ -102,6 +179,19 @@ proptest! {
     fn winograd_agrees(p in problem(), residual in any::<bool>()) {
         p.check(residual);
     }
+
+    #[test]
+    fn pooling_in_tiles_agrees(
+        p in problem(),
+        residual in any::<bool>(),
+        is_max in any::<bool>(),
+        window in any::<prop::sample::Index>(),
+    ) {
+        let window = *window.get(&windows(p.minimal));
+        let [_, _, height, width] = p.output();
+        prop_assume!(window[0] <= height && window[1] <= width);
+        p.check_pooled(residual, &pooling(is_max, window));
+    }
 }
 
 #[test]
@@ -114,16 +204,42 @@ fn planes_around_multiples_of_the_tile() {
     }
 }
 
+/// The last row and column are of no window, and of no tile if it would hold nothing else.
+#[test]
+fn pooled_planes_around_multiples_of_the_tile() {
+    for minimal in Minimal::ALL {
+        let m = minimal.outputs();
+        for size in [[m, m], [m + 1, 2 * m - 1], [2 * m + 1, m + 3]] {
+            Problem::plain(minimal, [16, 32], size).check_pooled(false, &pooling(true, [2, 2]));
+        }
+    }
+}
+
+#[test]
+fn a_tile_that_does_not_hold_the_window_leaves_the_pooling_to_a_step() {
+    let p = Problem::plain(Minimal::F4, [16, 16], [9, 9]);
+    let (mut g, op, operands, inputs) = p.graph(false);
+    let chain = pooled(&op, &pooling(true, [3, 3]), &operands);
+    let y = add_blocked(&mut g, chain, &operands);
+    g.add_output("out", y);
+    assert_eq!(p.steps(&g).len(), 2, "{:?}", p.steps(&g));
+    p.check_within(&g, &inputs, &p.tolerance(&g, &inputs));
+}
+
 #[test]
 fn many_tiles_take_several_blocks() {
     // V and M of a tile are 36 * 4 * (160 + 16) bytes: L2 of the smallest target holds 7 of the 36 tiles.
-    Problem::plain(Minimal::F4, [160, 16], [23, 23]).check(true);
+    let p = Problem::plain(Minimal::F4, [160, 16], [23, 23]);
+    p.check(true);
+    p.check_pooled(true, &pooling(true, [2, 2]));
 }
 
 #[test]
 fn many_channels_go_in_stages() {
     // U is 36 * 4 * 160 * 96 bytes, more than V and M of all tiles.
-    Problem { batch: 2, ..Problem::plain(Minimal::F4, [160, 96], [9, 13]) }.check(true);
+    let p = Problem { batch: 2, ..Problem::plain(Minimal::F4, [160, 96], [9, 13]) };
+    p.check(true);
+    p.check_pooled(true, &pooling(false, [2, 2]));
 }
 
 #[test]
@@ -138,4 +254,5 @@ fn few_tiles_of_many_channels_go_in_groups() {
         let problem = Problem { batch, ..Problem::plain(minimal, [48, 144], [26, 30]) };
         problem.check(true);
     }
+    Problem::plain(minimal, [48, 144], [26, 30]).check_pooled(false, &pooling(true, [2, 4]));
 }

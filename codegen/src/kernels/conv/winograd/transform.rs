@@ -46,6 +46,11 @@ impl Minimal {
         self.outputs() + 2
     }
 
+    /// Does a tile of outputs hold whole windows of this size that lie side by side?
+    pub fn holds(self, window: [usize; 2]) -> bool {
+        window.iter().all(|&taps| taps > 0 && self.outputs().is_multiple_of(taps))
+    }
+
     /// `p^2` of each pair, which is exact where `p` is not.
     fn squares(self) -> &'static [f64] {
         match self {
