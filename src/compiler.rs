@@ -15,6 +15,8 @@ pub use nncc_codegen::lower::bands::BandUse;
 use nncc_codegen::lower::{AlgorithmOptions, Algorithms, SetSource, bands, lower, lower_learning, tiles};
 use nncc_codegen::program::Program;
 use nncc_codegen::state::{Binding, StateSource};
+use nncc_codegen::switches::Disabled;
+pub use nncc_codegen::switches::Switch;
 use nncc_codegen::target::Target;
 use nncc_codegen::{cost, emit};
 use nncc_frontend::ImportOptions;
@@ -80,6 +82,7 @@ pub struct Compiler {
     freestanding: bool,
     winograd: WinogradUse,
     bands: BandUse,
+    disabled: Disabled,
     small: bool,
     tuning: Tuning,
     prefix: Option<String>,
@@ -160,6 +163,13 @@ impl Compiler {
     #[must_use]
     pub fn bands(mut self, when: BandUse) -> Compiler {
         self.bands = when;
+        self
+    }
+
+    /// Leaves algorithms out, to see what they are good for: another way is taken, as where they do not apply.
+    #[must_use]
+    pub fn disable(mut self, switches: &[Switch]) -> Compiler {
+        self.disabled = switches.iter().copied().collect();
         self
     }
 
@@ -364,12 +374,16 @@ impl Compiler {
         how: Recompute,
         times: &mut Vec<(&'static str, Duration)>,
     ) -> Result<SetGraph, Error> {
-        let mut cx = PassCx::new(nncc_passes::Options { level: self.opt_level, ..Default::default() });
+        let options =
+            nncc_passes::Options { level: self.opt_level, without: self.disabled.parts(), ..Default::default() };
+        let mut cx = PassCx::new(options);
         nncc_passes::optimize(&mut graph, &mut cx)?;
         let start = Instant::now();
         let targets = self.targets()?;
         let internal = |e: TypeError| Error::Internal(e.to_string());
-        tiles::join(&mut graph, &targets, self.algorithms().winograd).map_err(internal)?;
+        if !self.disabled.has(Switch::PoolingInTiles) {
+            tiles::join(&mut graph, &targets, self.algorithms().winograd).map_err(internal)?;
+        }
         let bands = bands::join(&mut graph, &targets, self.in_bands()).map_err(internal)?;
         times.push(("join", start.elapsed()));
         let (plan, trade) = recompute::plan(&mut graph, how, &mut cx)?;
@@ -392,8 +406,9 @@ impl Compiler {
     /// The optimizer's levels 0 and 1 leave convolutions as they are.
     fn algorithms(&self) -> AlgorithmOptions {
         let plain = self.small || matches!(self.opt_level, OptLevel::O0 | OptLevel::O1);
-        let winograd = if plain { WinogradUse::Off } else { self.winograd };
-        AlgorithmOptions { winograd, ..AlgorithmOptions::default() }
+        let is_off = plain || self.disabled.has(Switch::Winograd);
+        let winograd = if is_off { WinogradUse::Off } else { self.winograd };
+        AlgorithmOptions { winograd, disabled: self.disabled.clone(), ..AlgorithmOptions::default() }
     }
 
     /// Inputs that are constants.
@@ -403,7 +418,8 @@ impl Compiler {
 
     /// Nor do they join layers.
     fn in_bands(&self) -> BandUse {
-        if matches!(self.opt_level, OptLevel::O0 | OptLevel::O1) { BandUse::Off } else { self.bands }
+        let is_off = matches!(self.opt_level, OptLevel::O0 | OptLevel::O1) || self.disabled.has(Switch::Bands);
+        if is_off { BandUse::Off } else { self.bands }
     }
 
     pub(crate) fn import_options(&self, dims: BTreeMap<String, i64>) -> ImportOptions {

@@ -41,7 +41,7 @@ pub mod training;
 pub mod tune;
 pub mod verify;
 
-pub use compiler::{BandUse, Compiled, Compiler, OutputKind, Text, WinogradUse};
+pub use compiler::{BandUse, Compiled, Compiler, OutputKind, Switch, Text, WinogradUse};
 pub use error::Error;
 pub use learning::LearningBatches;
 pub use model::{Bound, Model, StepTrace};

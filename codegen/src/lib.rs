@@ -13,6 +13,7 @@
 //! | [`pack`] | the layouts of packed weights |
 //! | [`machine`] | programs that reach a machine's limits, to measure it by |
 //! | [`program`] | what lowering makes and emission eats |
+//! | [`switches`] | what can be left out of a build, to see what it is good for |
 //! | [`state`] | what a model that learns keeps from run to run |
 //! | [`math`] | exp, tanh, erf, .. as kernel IR |
 //! | [`backend`] | kernel IR to machine code |
@@ -32,6 +33,7 @@ pub mod math;
 pub mod pack;
 pub mod program;
 pub mod state;
+pub mod switches;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;

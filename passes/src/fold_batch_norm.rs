@@ -18,7 +18,7 @@
 //! agree to a few ulp of `sum |w||x|`, not bit by bit.
 //! Refused: BatchNorm before a padded convolution: zero is not a fixed point of it, so the border would be wrong.
 
-use crate::pass::{OptLevel, Pass, PassCx, PassError};
+use crate::pass::{OptLevel, Part, Pass, PassCx, PassError};
 use crate::rewrite::{
     Found, No, Patch, Rule, constant, dims, float_constant, operand, refuse, result, rewrite, sole_use, vector,
 };
@@ -32,16 +32,13 @@ use nncc_ir::{Constant, Graph, NodeId, Op, ValueId};
 pub const PASS: Pass = Pass { name: "fold-batch-norm", level: OptLevel::O2, run };
 
 fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
-    let folded = rewrite(
-        g,
-        cx,
-        &[
-            Rule { name: "batch_norm_behind", find: batch_norm_behind },
-            Rule { name: "scale_behind", find: scale_behind },
-            Rule { name: "shift_behind", find: shift_behind },
-            Rule { name: "batch_norm_before", find: batch_norm_before },
-        ],
-    )?;
+    let folds = [
+        Rule { name: "batch_norm_behind", find: batch_norm_behind },
+        Rule { name: "scale_behind", find: scale_behind },
+        Rule { name: "shift_behind", find: shift_behind },
+        Rule { name: "batch_norm_before", find: batch_norm_before },
+    ];
+    let folded = if cx.leaves_out(Part::BatchNormFolding) { 0 } else { rewrite(g, cx, &folds)? };
     // Only what no fold wanted: the others would not find their BatchNorm any more.
     Ok(folded + rewrite(g, cx, &[Rule { name: "batch_norm_alone", find: batch_norm_alone }])?)
 }

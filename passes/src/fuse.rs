@@ -18,7 +18,7 @@
 //! often: that is a second loop nest); operands of another element type; more operands or instructions than a kernel
 //! keeps in registers. Exact: the same operations on the same numbers, up to contraction into fused multiply-adds.
 
-use crate::pass::{OptLevel, Pass, PassCx, PassError};
+use crate::pass::{OptLevel, Part, Pass, PassCx, PassError};
 use crate::rewrite::{remove_unused, result, splat};
 use nncc_ir::ops::fused::Fused;
 use nncc_ir::pointwise::Ref;
@@ -39,20 +39,22 @@ const MAX_INSTRUCTIONS: usize = 96;
 
 fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
     let order = g.topological_order().unwrap_or_default();
-    let mut f = Fuser { position: vec![0; g.node_bound()], made: FxHashSet::default(), count: 0 };
+    let residuals = !cx.leaves_out(Part::Residuals);
+    let mut f = Fuser { position: vec![0; g.node_bound()], made: FxHashSet::default(), count: 0, residuals };
+    let (roots, alone) = (!cx.leaves_out(Part::Epilogues), !cx.leaves_out(Part::ElementwiseFusion));
     for (i, n) in order.iter().enumerate() {
         f.position[n.index()] = i;
     }
     // Roots first: an elementwise operator gains most where it needs no pass over memory at all. Of two roots whose sum is
     // taken the one hides the memory that it waits for which computes all of its outputs.
     let (sparse, dense): (Vec<NodeId>, _) =
-        order.iter().filter(|n| is_root(g.op(**n))).partition(|n| leaves_outputs_empty(g, **n));
+        order.iter().filter(|n| roots && is_root(g.op(**n))).partition(|n| leaves_outputs_empty(g, **n));
     for n in dense.into_iter().chain(sparse) {
         if f.is_there(g, n) {
             f.fuse_at(g, cx, n, true)?;
         }
     }
-    for &n in &order {
+    for &n in order.iter().filter(|_| alone) {
         if f.is_there(g, n) && elementwise(g, n).is_some() {
             f.fuse_at(g, cx, n, false)?;
         }
@@ -84,6 +86,7 @@ struct Fuser {
     position: Vec<usize>,
     made: FxHashSet<NodeId>, // ids may be those of removed nodes
     count: usize,
+    residuals: bool, // may programs behind a root read tensors of its result's size?
 }
 
 /// A group that grows.
@@ -92,6 +95,7 @@ struct Group {
     inside: FxHashMap<ValueId, usize>, // values of root and members: uses outside of the group
     outside: Vec<ValueId>, // operands that are not constants of the program
     instructions: usize,
+    rooted: bool,
 }
 
 impl Fuser {
@@ -175,6 +179,10 @@ impl Fuser {
                 outside.push(*v);
             }
         }
+        let is_whole = |v: &&ValueId| g.ty(**v).shape == ty.shape;
+        if let Some(v) = outside.iter().find(is_whole).filter(|_| group.rooted && !self.residuals) {
+            return Err(Some(format!("%{} is as large as the result", g.value(*v).name)));
+        }
         if outside.len() > MAX_OPERANDS {
             return Err(Some(format!("with %{name} it would have {} further operands", outside.len())));
         }
@@ -252,8 +260,8 @@ fn uniform(g: &Graph, members: &[NodeId], ty: &TensorType) -> bool {
 
 impl Group {
     fn starting_at(g: &Graph, n: NodeId, root: bool) -> Group {
-        let mut group =
-            Group { members: Vec::new(), inside: FxHashMap::default(), outside: Vec::new(), instructions: 0 };
+        let (members, inside, outside) = (Vec::new(), FxHashMap::default(), Vec::new());
+        let mut group = Group { members, inside, outside, instructions: 0, rooted: root };
         if root {
             group.inside.insert(result(n), uses(g, result(n)));
         } else {

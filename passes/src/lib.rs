@@ -34,7 +34,7 @@ pub mod split_batch_norm;
 pub mod training;
 mod weights;
 
-pub use pass::{Observer, OptLevel, Options, Pass, PassCx, PassError, PassReport};
+pub use pass::{Observer, OptLevel, Options, Part, Pass, PassCx, PassError, PassReport};
 pub use pipeline::{PIPELINE, optimize};
 pub use plan_memory::{MemoryPlan, Place, plan_memory};
 pub use recompute::Recompute;

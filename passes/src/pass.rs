@@ -91,6 +91,25 @@ impl PassError {
     }
 }
 
+/// What can be left out by itself, to see what it is good for. The graph means the same without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Convolutions that read row-major maps of few channels.
+    PlanarInputs,
+    /// Recognising attention.
+    Attention,
+    /// Batch normalizations in the weights before them.
+    BatchNormFolding,
+    /// Elementwise operators in the kernel of the root before them.
+    Epilogues,
+    /// Those of them that read a tensor of the result's size.
+    Residuals,
+    /// Elementwise operators in one kernel, without a root.
+    ElementwiseFusion,
+    /// Operands of a Concat computed where it wants them.
+    ConcatInPlace,
+}
+
 /// What a run of passes is asked to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -102,11 +121,19 @@ pub struct Options {
     pub fuel: Option<u64>,
     /// The name of the last pass to run.
     pub stop_after: Option<String>,
+    /// What is left out.
+    pub without: Vec<Part>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { level: OptLevel::default(), verify: cfg!(debug_assertions), fuel: None, stop_after: None }
+        Options {
+            level: OptLevel::default(),
+            verify: cfg!(debug_assertions),
+            fuel: None,
+            stop_after: None,
+            without: Vec::new(),
+        }
     }
 }
 
@@ -169,6 +196,11 @@ impl PassCx {
         }
         self.stopped = self.options.stop_after.as_deref() == Some(pass.name);
         Ok(())
+    }
+
+    /// Whether a part of the passes is left out.
+    pub(crate) fn leaves_out(&self, part: Part) -> bool {
+        self.options.without.contains(&part)
     }
 
     /// Whether one more change may be made; counts it.

@@ -37,6 +37,7 @@ pub(crate) use refuse;
 pub type Found = Result<Patch, No>;
 
 /// A named rule.
+#[derive(Clone, Copy)]
 pub struct Rule {
     /// Snake case, unique in its pass.
     pub name: &'static str,

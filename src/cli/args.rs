@@ -2,6 +2,7 @@
 
 use super::bundle::Kind;
 use super::learning::Learning;
+use clap::builder::TypedValueParser;
 use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
 use nncc_train::picture::{Crop, Filter, Order, Preparation};
 use nncc_train::recipe::Recipe;
@@ -91,6 +92,9 @@ pub struct Compiling {
     /// Prefer a small library to a fast one
     #[arg(long)]
     pub size: bool,
+    /// Leave algorithms out, to see what they are good for
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', value_parser = switches(), hide_short_help = true)]
+    pub disable: Vec<nncc::Switch>,
 }
 
 impl Compiling {
@@ -103,6 +107,7 @@ impl Compiling {
             winograd,
             bands,
             size,
+            disable,
         } = self;
         [
             (!dims.is_empty(), "--dim"),
@@ -114,6 +119,7 @@ impl Compiling {
             (*winograd != Winograd::default(), "--winograd"),
             (*bands != Bands::default(), "--bands"),
             (*size, "--size"),
+            (!disable.is_empty(), "--disable"),
         ]
         .into_iter()
         .find_map(|(given, flag)| given.then_some(flag))
@@ -523,6 +529,12 @@ pub enum Together {
 /// As many threads as a context may have.
 fn threads() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(nncc_codegen::emit::abi::MAX_THREADS))
+}
+
+/// The algorithms that can be left out, each with what is done instead.
+fn switches() -> impl clap::builder::TypedValueParser<Value = nncc::Switch> {
+    let values = nncc::Switch::ALL.iter().map(|s| clap::builder::PossibleValue::new(s.name()).help(s.about()));
+    clap::builder::PossibleValuesParser::new(values).try_map(|name| name.parse::<nncc::Switch>())
 }
 
 fn split_named(text: &str) -> Result<(&str, &str), String> {

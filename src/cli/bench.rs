@@ -262,6 +262,9 @@ fn compile_in_child(a: &args::Bench) -> Result<Temporary, Error> {
     if a.shared.size {
         child.arg("--size");
     }
+    for switch in &a.shared.disable {
+        child.args(["--disable", switch.name()]);
+    }
     for (name, extents) in shapes_of_arrays(a)? {
         let extents: Vec<String> = extents.iter().map(usize::to_string).collect();
         child.arg("--shape").arg(format!("{name}={}", extents.join("x")));

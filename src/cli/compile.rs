@@ -149,7 +149,7 @@ pub fn compiler(flags: &args::Compiling) -> Result<Compiler, Error> {
         2 => OptLevel::O2,
         _ => OptLevel::O3,
     });
-    let c = c.small(flags.size).winograd(match flags.winograd {
+    let c = c.disable(&flags.disable).small(flags.size).winograd(match flags.winograd {
         args::Winograd::Auto => WinogradUse::Auto,
         args::Winograd::Off => WinogradUse::Off,
         args::Winograd::Aggressive => WinogradUse::Aggressive,

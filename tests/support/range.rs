@@ -1,5 +1,7 @@
 //! Comparing a network's output with the exact one: by the largest difference relative to the range, by the best classes.
 
+#![allow(dead_code, reason = "each test takes what it needs")]
+
 /// The largest difference of `got` from `want`, as a share of `want`'s range. Infinite if any is not a number.
 pub fn relative_to_range(got: &[f64], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len(), "number of elements");

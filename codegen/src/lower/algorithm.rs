@@ -14,6 +14,7 @@ use crate::kernels::conv::winograd::error;
 use crate::kernels::conv::winograd::transform::Minimal;
 use crate::kernels::pool::SideBySide;
 use crate::pack::{Floats, Packed, WinogradPanels};
+use crate::switches::{Disabled, Switch};
 use crate::target::Target;
 use nncc_ir::ops::chain::{Chain, Link};
 use nncc_ir::ops::conv::Conv;
@@ -43,17 +44,19 @@ pub const AUTO_RATIO: f64 = 3.0;
 pub const AGGRESSIVE_ERROR: f64 = 3e-5;
 
 /// What the choice may do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AlgorithmOptions {
     /// When Winograd may be used.
     pub winograd: WinogradUse,
     /// How many times their bytes all weights may take when transformed.
     pub growth: f64,
+    /// What is left out.
+    pub disabled: Disabled,
 }
 
 impl Default for AlgorithmOptions {
     fn default() -> Self {
-        AlgorithmOptions { winograd: WinogradUse::Auto, growth: 2.0 }
+        AlgorithmOptions { winograd: WinogradUse::Auto, growth: 2.0, disabled: Disabled::default() }
     }
 }
 
@@ -67,6 +70,8 @@ pub struct Algorithms {
     allowed: usize,
     /// What a tuning table says of layers: schedules of the direct form too.
     choices: Choices,
+    /// Templates that are left out.
+    disabled: Disabled,
 }
 
 /// A convolution with its algorithms, as a tuner sees it.
@@ -119,7 +124,7 @@ impl Algorithms {
 
     /// Chooses for a model.
     pub fn choose(sets: &[SetSource<'_>], targets: &[Target], options: AlgorithmOptions) -> Algorithms {
-        let mut all = Algorithms::default();
+        let mut all = Algorithms { disabled: options.disabled, ..Algorithms::default() };
         let limits = match options.winograd {
             WinogradUse::Off => return all,
             WinogradUse::Auto => Limits { error: AUTO_ERROR, ratio: AUTO_RATIO },
@@ -157,6 +162,11 @@ impl Algorithms {
         self.shrink();
         self.choices = choices;
         self
+    }
+
+    /// Is a template left out?
+    pub(super) fn without(&self, switch: Switch) -> bool {
+        self.disabled.has(switch)
     }
 
     /// The schedule that was chosen for a layer, if one was.

@@ -32,6 +32,7 @@ use crate::kernels::window::Axis;
 use crate::kir::Elem;
 use crate::pack::{ConvPanels, DepthwisePanels, Packed, WinogradPanels};
 use crate::program::Arg;
+use crate::switches::Switch;
 use nncc_ir::ops::conv::{Conv, ConvTranspose};
 use nncc_ir::{BLOCK, Constant, DType, Layout};
 
@@ -192,7 +193,7 @@ pub(super) fn layer<'a>(
     }
     let phase = parts.whole(op);
     // Where Winograd might compute it, bands were not weighed: it is in a chain for its tiles' sake.
-    if winograd::fits(&phase.shape) || !(phase.is_narrow() || direct_channels(&phase.shape)) {
+    if winograd::fits(&phase.shape) || !phase.has_template(cx) {
         return Ok(None);
     }
     let mut packing = Packing::new();
@@ -217,7 +218,7 @@ pub(super) fn lower_transpose(op: &ConvTranspose, behind: Behind, cx: &mut Lower
     let (inputs, outputs) = (w.dims[0] / op.group, w.dims[1]);
     let spatial = x.rank() - 2;
     let phases: usize = (0..spatial).map(|i| op.strides[i].min(y.dims[i + 2].max(1))).product();
-    if parts.is_blocked() && phases <= MOST_PHASES {
+    if parts.is_blocked() && phases <= MOST_PHASES && !cx.algorithms().without(Switch::TransposedPhases) {
         // The template for narrow groups writes its own outputs alone.
         let joins = op.group == 1 || inputs >= BLOCK;
         let phases = |axis| if joins { joined(phases_of(axis)) } else { phases_of(axis) };
@@ -269,12 +270,22 @@ impl Phase {
         groups > 1 && inputs == outputs && BLOCK.is_multiple_of(inputs) && inputs < BLOCK && source == Source::Blocked
     }
 
+    /// Is there a template for its channels?
+    fn has_template(&self, cx: &LowerCx<'_, '_>) -> bool {
+        let without = |switch| cx.algorithms().without(switch);
+        match self.is_narrow() {
+            true => !without(Switch::Depthwise),
+            false => direct_channels(&self.shape) && !without(Switch::Direct),
+        }
+    }
+
     /// Will one of the templates take it?
     fn fits(&self, cx: &LowerCx<'_, '_>, parts: &Parts) -> bool {
-        if self.is_narrow() {
-            return Depthwise::new(cx.target(), &self.shape).is_small();
-        }
-        direct_channels(&self.shape) && cx.direct(&self.shape, parts.in_place()).0.is_small()
+        let is_small = || match self.is_narrow() {
+            true => Depthwise::new(cx.target(), &self.shape).is_small(),
+            false => cx.direct(&self.shape, parts.in_place()).0.is_small(),
+        };
+        self.has_template(cx) && is_small()
     }
 
     /// Packs the weights.

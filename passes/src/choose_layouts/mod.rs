@@ -25,7 +25,7 @@
 mod min_cut;
 mod needs;
 
-use crate::pass::{OptLevel, Pass, PassCx, PassError};
+use crate::pass::{OptLevel, Part, Pass, PassCx, PassError};
 use min_cut::{INFINITE, Network};
 use needs::{Needs, Own, Read, needs};
 use nncc_ir::ops::reshape::{Relayout, TargetLayout};
@@ -36,10 +36,11 @@ pub const PASS: Pass = Pass { name: "choose-layouts", level: OptLevel::O2, run }
 
 fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
     let order = g.topological_order().unwrap_or_default();
+    let planar = !cx.leaves_out(Part::PlanarInputs);
     let all: Vec<Option<Needs>> = {
         let mut all: Vec<Option<Needs>> = (0..g.node_bound()).map(|_| None).collect();
         for &n in order.iter().filter(|n| !matches!(g.op(**n), Op::Constant(_))) {
-            all[n.index()] = Some(needs(g, n));
+            all[n.index()] = Some(needs(g, n, planar));
         }
         all
     };

@@ -61,8 +61,9 @@ pub struct Needs {
 /// Convolutions with at most so many input channels read them from row-major maps: three of sixteen lanes would be data.
 const FEW_CHANNELS: usize = 4;
 
-/// The needs of `n`.
-pub fn needs(g: &Graph, n: NodeId) -> Needs {
+/// The needs of `n`; `planar` says whether convolutions of few channels read row-major maps.
+pub fn needs(g: &Graph, n: NodeId, planar: bool) -> Needs {
+    let conv_reads = |own: usize, v: ValueId| conv_reads(g, n, own, v, planar);
     let v = ValueId { node: n, out: 0 };
     let operands = g.operands(n);
     let constant = |x: &Option<ValueId>| x.is_none_or(|x| matches!(g.op(x.node), Op::Constant(_)));
@@ -94,15 +95,15 @@ pub fn needs(g: &Graph, n: NodeId) -> Needs {
         || -> Vec<Read> { operands.iter().map(|x| if constant(x) { Read::Any } else { Read::Own }).collect() };
     let free = |reads: Vec<Read>| Needs { own: free(g, v), reads };
     match g.op(n) {
-        Op::Conv(_) | Op::ConvTranspose(_) => Needs { own: Own::Blocked, reads: conv_reads(g, n, 3, v) },
+        Op::Conv(_) | Op::ConvTranspose(_) => Needs { own: Own::Blocked, reads: conv_reads(3, v) },
         Op::Fused(Fused { root: Some(root), root_operands, .. })
             if matches!(**root, Op::Conv(_) | Op::ConvTranspose(_)) =>
         {
-            Needs { own: Own::Blocked, reads: conv_reads(g, n, *root_operands, v) }
+            Needs { own: Own::Blocked, reads: conv_reads(*root_operands, v) }
         }
         Op::ConvWeightGradient(_) => {
             let dy = operands[1].filter(|dy| can_be_blocked(g, *dy)).map_or(Read::RowMajor, |_| Read::Blocked);
-            Needs { own: Own::RowMajor, reads: vec![conv_reads(g, n, 1, v)[0], dy] }
+            Needs { own: Own::RowMajor, reads: vec![conv_reads(1, v)[0], dy] }
         }
         Op::MaxPool(_) | Op::AveragePool(_) | Op::MaxPoolGradient(_) | Op::AveragePoolGradient(_) => {
             let x = operands[0].map_or(0, |x| super::cost(g, x));
@@ -170,13 +171,13 @@ fn joined(g: &Graph, whole: ValueId, axis: usize, parts: &[usize]) -> Own {
 }
 
 /// Input, weights and bias of a convolution, and the further operands of its program.
-fn conv_reads(g: &Graph, n: NodeId, own: usize, v: ValueId) -> Vec<Read> {
+fn conv_reads(g: &Graph, n: NodeId, own: usize, v: ValueId, planar: bool) -> Vec<Read> {
     let operands = g.operands(n);
     let read = |(i, x): (usize, &Option<ValueId>)| match x {
         Some(x) if matches!(g.op(x.node), Op::Constant(_)) => Read::Any,
         None => Read::Any,
         Some(x) if i == 0 => {
-            let few = channels(g, Some(*x)) <= FEW_CHANNELS;
+            let few = planar && channels(g, Some(*x)) <= FEW_CHANNELS;
             if few { Read::RowMajor } else { Read::Blocked }
         }
         Some(_) if i < own => Read::RowMajor, // weights that are computed

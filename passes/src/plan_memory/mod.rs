@@ -25,7 +25,7 @@ mod share;
 pub mod sharing;
 pub mod state;
 
-use crate::pass::{OptLevel, PassCx, PassError};
+use crate::pass::{OptLevel, Part, PassCx, PassError};
 use nncc_ir::{Graph, NodeId, Op, ValueId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use sharing::stored_bytes;
@@ -111,7 +111,7 @@ pub(crate) fn plan_in_order(g: &Graph, order: Vec<NodeId>, cx: &mut PassCx) -> R
     let bound_bytes = bound::lower_bound(g, &order);
     let effort = if cx.options.level >= OptLevel::O3 { 400 } else { 40 };
     let mut best: Option<MemoryPlan> = None;
-    for concat_in_place in [true, false] {
+    for concat_in_place in [true, false].into_iter().filter(|yes| !yes || !cx.leaves_out(Part::ConcatInPlace)) {
         let shared = share::share(g, &order, concat_in_place);
         let (offsets, arena_bytes) = pack::pack(&shared.buffers, effort, bound_bytes);
         let plan = MemoryPlan {

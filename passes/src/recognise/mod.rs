@@ -17,7 +17,7 @@ mod attention;
 mod norms;
 mod softmax;
 
-use crate::pass::{OptLevel, Pass, PassCx, PassError};
+use crate::pass::{OptLevel, Part, Pass, PassCx, PassError};
 use crate::rewrite::{Rule, operand, rewrite, splat};
 use nncc_ir::ops::elementwise::{Binary, Unary};
 use nncc_ir::pointwise::{BinaryFn, UnaryFn};
@@ -26,25 +26,26 @@ use nncc_ir::{Graph, NodeId, Op, ValueId};
 /// The pass.
 pub const PASS: Pass = Pass { name: "recognise", level: OptLevel::O2, run };
 
+/// The rules.
+const RULES: &[Rule] = &[
+    Rule { name: "silu", find: activations::silu },
+    Rule { name: "hard_sigmoid", find: activations::hard_sigmoid },
+    Rule { name: "hard_swish", find: activations::hard_swish },
+    Rule { name: "mish", find: activations::mish },
+    Rule { name: "gelu", find: activations::gelu },
+    Rule { name: "softmax", find: softmax::softmax },
+    Rule { name: "attention", find: attention::attention },
+    Rule { name: "attention_transposed", find: attention::attention_transposed },
+    Rule { name: "layer_norm", find: norms::layer_norm },
+    Rule { name: "group_norm", find: norms::group_norm },
+    Rule { name: "norm_scale", find: norms::norm_scale },
+    Rule { name: "norm_shift", find: norms::norm_shift },
+];
+
 fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
-    rewrite(
-        g,
-        cx,
-        &[
-            Rule { name: "silu", find: activations::silu },
-            Rule { name: "hard_sigmoid", find: activations::hard_sigmoid },
-            Rule { name: "hard_swish", find: activations::hard_swish },
-            Rule { name: "mish", find: activations::mish },
-            Rule { name: "gelu", find: activations::gelu },
-            Rule { name: "softmax", find: softmax::softmax },
-            Rule { name: "attention", find: attention::attention },
-            Rule { name: "attention_transposed", find: attention::attention_transposed },
-            Rule { name: "layer_norm", find: norms::layer_norm },
-            Rule { name: "group_norm", find: norms::group_norm },
-            Rule { name: "norm_scale", find: norms::norm_scale },
-            Rule { name: "norm_shift", find: norms::norm_shift },
-        ],
-    )
+    let is_kept = |rule: &&Rule| !(cx.leaves_out(Part::Attention) && rule.name.starts_with("attention"));
+    let kept: Vec<Rule> = RULES.iter().filter(is_kept).copied().collect();
+    rewrite(g, cx, &kept)
 }
 
 /// The operands of `v` if it is this function of two numbers.
