@@ -371,6 +371,28 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whole planes and pieces of them, several in a task, of every number of images and blocks: `relu(x * a) + b`, a
+        /// number a channel.
+        #[test]
+        fn planes_of_any_size(n in 1usize..4, c in prop::sample::select(vec![8usize, 16, 24, 48]), h in 1usize..70, w in 1usize..50,
+                              blocked in any::<bool>()) {
+            let dims = [n, c, h, w];
+            let mut g = Graph::new("planes");
+            let inputs = [tensor(1, &dims), tensor(2, &[c, 1, 1]), tensor(3, &[1, c, 1, 1])];
+            let v: Vec<ValueId> = inputs.iter().map(|t| g.add_input("x", t.ty())).collect();
+            let y = g.add1(fused(), &v, Origin::default(), "y").unwrap();
+            if blocked {
+                g.set_layout(v[0], Layout::Blocked);
+                g.set_layout(y, Layout::Blocked);
+            }
+            g.add_output("y", y);
+            check(&g, &inputs, &EQUAL);
+        }
+    }
+
     #[test]
     fn programs_on_blocked_values_run_over_padding() {
         let x = tensor(4, &[2, 19, 3, 5]);
