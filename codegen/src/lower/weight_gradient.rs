@@ -13,6 +13,7 @@ use crate::kernels::conv::weight_gradient::{Problem, add_parts, generic};
 use crate::kernels::window::Axis;
 use crate::kir::{Elem, Kernel};
 use crate::pack::{ConvPanels, DepthwisePanels};
+use crate::program::Arg;
 use nncc_ir::ops::conv::ConvWeightGradient;
 use nncc_ir::{BLOCK, DType, Layout};
 
@@ -39,11 +40,12 @@ pub(super) fn lower(op: &ConvWeightGradient, cx: &mut LowerCx<'_, '_>) -> Result
             return to_rows(cx, &sums, &dw, rows_of(panels.places()));
         }
         let problem = Problem { batch: x.dims[0], groups, inputs, outputs, axes, source: x.layout.into() };
-        if whole && Pointwise::takes(&problem) && Pointwise::new(cx.target(), &problem).is_small() {
-            let pointwise = Pointwise::new(cx.target(), &problem);
+        let pointwise = (whole && Pointwise::takes(&problem)).then(|| Pointwise::new(cx.target(), &problem));
+        if let Some(pointwise) = pointwise.filter(Pointwise::is_small) {
             cx.scratch(pointwise.scratch());
+            let shape = cx.constant(pointwise.shape());
             let (kernel, tasks) = (pointwise.kernel(), pointwise.tasks());
-            return sum_into(cx, [&x, &dy], kernel, tasks, pointwise.parts(), &dw);
+            return sum_into(cx, [&x, &dy], Some(shape), kernel, tasks, pointwise.parts(), &dw);
         }
         let dense = Dense::new(cx.target(), &problem);
         if whole && dense.is_small() {
@@ -75,14 +77,16 @@ fn add_up(
     parts: usize,
 ) -> Result<Operand, LowerError> {
     let sums = cx.temporary(DType::F32, &[stored], Layout::RowMajor)?;
-    sum_into(cx, operands, kernel, tasks, parts, &sums)?;
+    sum_into(cx, operands, None, kernel, tasks, parts, &sums)?;
     Ok(sums)
 }
 
-/// Appends the kernel that writes `parts` times as many sums as `to` has, and what adds them.
+/// Appends the kernel that writes `parts` times as many sums as `to` has, and what adds them. Its operands are x, dy, the sums
+/// and, if it reads one, its shape.
 fn sum_into(
     cx: &mut LowerCx<'_, '_>,
     [x, dy]: [&Operand; 2],
+    shape: Option<Arg>,
     kernel: Kernel,
     tasks: usize,
     parts: usize,
@@ -95,7 +99,8 @@ fn sum_into(
             cx.arg(&sums)?
         }
     };
-    let args = [cx.arg(x)?, cx.arg(dy)?, sums];
+    let mut args = vec![cx.arg(x)?, cx.arg(dy)?, sums];
+    args.extend(shape);
     let macs = cx.macs();
     let id = cx.kernel(kernel);
     cx.step(Call::new(id, &args, tasks).with_macs(macs));
