@@ -1,10 +1,10 @@
 //! Compiling a model that learns: one program of steps, evaluations and inferences over one block of states.
 //!
 //! ```text
-//! model.onnx ─import for training──> Graph ─┬─training_step─> step         ┐
-//!                                           │              └> evaluation   ├─optimize, lower─> a shape set each, which read and
-//!                                           └─inference─────> the model    ┘                   write the states where they lie
-//!             └─────────── once for each size of a batch ───────────┘
+//! model.onnx ─import for training──> Graph ─┬─training_step────────> step, gathering ┐
+//!                                           ├─evaluation_of_states─> evaluation      ├─optimize, lower─> a shape set each, which
+//!                                           └─inference────────────> the model       ┘         read and write the states where they lie
+//!             └────── once for each size of a batch, what it is needed for ─────┘
 //! ```
 //!
 //! A state's value is an input of the step and its next value an output; both become one place in the block
@@ -19,7 +19,8 @@ use nncc_codegen::program::Purpose;
 use nncc_codegen::state::{Binding, InputUse, Role, StateSource};
 use nncc_ir::Graph;
 use nncc_passes::Recompute;
-use nncc_passes::training::{Gather, State, StateKind, TrainingGraph, TrainingOptions, inference, training_step};
+use nncc_passes::training::{Gather, State, StateKind, TrainingGraph, TrainingOptions};
+use nncc_passes::training::{evaluation_of_states, inference, training_step};
 use std::path::Path;
 
 /// The sizes of batches that a library that learns is compiled for, each once. What has none is not compiled.
@@ -64,8 +65,8 @@ impl Compiler {
         for size in sizes {
             stage("importing");
             let forward = self.forward(model, &batch, size)?;
-            let learns = [step, gather, evaluation].iter().any(|sizes| sizes.contains(&size));
-            // What only infers need not be able to learn: a batch of one has no variance.
+            let learns = step.contains(&size) || gather.contains(&size);
+            // What is only measured or inferred on need not be able to learn: a batch of one has no variance.
             let graph = if learns || shown.is_none() { Some(training_step(&forward, options)?) } else { None };
             stage("optimizing");
             let mut add = |graph: Graph, binding: Binding| -> Result<(), Error> {
@@ -87,20 +88,18 @@ impl Compiler {
                     gather.writes.iter().for_each(|&(i, output)| gathering.add_state(graph.states[i].input, output));
                     add(gathering, binding)?;
                 }
-                if evaluation.contains(&size) {
-                    let binding =
-                        reading(Purpose::Evaluate, &graph.evaluation, &graph.states, |s| s.evaluation_input, |i| i);
-                    add(graph.evaluation.clone(), binding)?;
-                }
                 shown.get_or_insert(graph); // states, their places and notes are the same for every size
             }
-            if let Some(TrainingGraph { states, .. }) = shown.as_ref().filter(|_| infer.contains(&size)) {
-                let inferring = inference(&forward, options)?;
-                let average = |i: usize| average_of(states, i).unwrap_or(i);
-                // The inputs are those of the evaluation without the target, which stands in front of the states.
-                let place = |s: &State| s.evaluation_input.map(|place| place - 1);
-                let binding = reading(Purpose::Infer, &inferring, states, place, average);
-                add(inferring, binding)?;
+            let Some(TrainingGraph { states, .. }) = &shown else { continue };
+            if evaluation.contains(&size) {
+                let graph = evaluation_of_states(&forward, options)?.graph;
+                let binding = reading(Purpose::Evaluate, &graph, states, |i| i);
+                add(graph, binding)?;
+            }
+            if infer.contains(&size) {
+                let graph = inference(&forward, options)?;
+                let binding = reading(Purpose::Infer, &graph, states, |i| average_of(states, i).unwrap_or(i));
+                add(graph, binding)?;
             }
         }
         let shown = shown.ok_or_else(|| Error::Usage("a training step needs the size of a batch".into()))?;
@@ -142,19 +141,12 @@ fn gather_binding(g: &TrainingGraph, gather: &Gather) -> Binding {
     Binding { purpose: Purpose::Gather, inputs, outputs }
 }
 
-/// Of a graph that only reads states: `place` is a state's place among its inputs, `instead` the state that is read there.
-fn reading(
-    purpose: Purpose,
-    graph: &Graph,
-    states: &[State],
-    place: impl Fn(&State) -> Option<usize>,
-    instead: impl Fn(usize) -> usize,
-) -> Binding {
+/// Of a graph that only reads states: the model's own are its last inputs, `instead` the state that is read for one.
+fn reading(purpose: Purpose, graph: &Graph, states: &[State], instead: impl Fn(usize) -> usize) -> Binding {
     let mut inputs = vec![InputUse::Port; graph.inputs().len()];
-    for (i, state) in states.iter().enumerate() {
-        if let Some(place) = place(state) {
-            inputs[place] = InputUse::State(instead(i));
-        }
+    let own = states.iter().filter(|s| s.is_of_model()).count();
+    for (input, i) in inputs.iter_mut().rev().zip((0..own).rev()) {
+        *input = InputUse::State(instead(i));
     }
     Binding { purpose, inputs, outputs: vec![None; graph.outputs().len()] }
 }

@@ -1,8 +1,8 @@
 //! A compiled training step: the model's forward and backward pass, loss and optimizer as machine code, and its state.
 //!
 //! ```text
-//! model.onnx ─import for training─> Graph ─training_step─> step, evaluation ─optimize, lower, emit─> a library in memory
-//!             └─────────────── once for each size of a batch, as a shape set of its own ─────────────┘
+//! model.onnx ─import for training─> Graph ─> step, evaluation ─optimize, lower, emit─> a library in memory
+//!             └──────── once for each size of a batch, as a shape set of its own ──────┘
 //! ```
 //!
 //! It is the library that `nncc MODEL --train` writes ([`Compiler::load_learning`]): a step changes its states where they lie, in
@@ -75,8 +75,8 @@ pub struct CompiledStep {
 }
 
 impl Compiler {
-    /// Compiles a training step into memory. Each size of a batch is imported and differentiated once, for step and
-    /// evaluation together.
+    /// Compiles a training step into memory. Each size of a batch is imported once, for step and evaluation together; one that
+    /// is only measured on is not differentiated, so that it may be too small to learn from.
     ///
     /// # Errors
     /// When the model is not supported or cannot be trained so; when it takes several inputs, or was made for batches of one

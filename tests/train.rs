@@ -424,6 +424,26 @@ fn a_residual_network_learns() {
     assert!(std::fs::read_to_string(&page).unwrap().contains("<svg"));
 }
 
+/// Batch normalization down to one pixel: a last batch of one picture has no variance to learn with, and can be measured.
+#[test]
+fn what_is_held_out_need_not_be_able_to_learn() {
+    let folder = Folder::new("pixels");
+    let [model, out] = ["resnet20.onnx", "out.onnx"].map(|name| folder.file(name));
+    succeeds(&["new", "resnet20", "--classes", "4", "--input", "1x4x4", "-o", &model]);
+    let pictures = |name: &str, count: usize| {
+        let x = nncc_ir::random::tensor(DType::F32, &[count, 1, 4, 4], count as u64);
+        let y = Tensor::i64(&[count], (0..count).map(|sample| sample as i64 % 4).collect());
+        arrays::write_npz(&folder.path(name), [("x", &x), ("y", &y)]).expect("target/ can be written");
+        folder.file(name)
+    };
+    let [four, five] = [("four.npz", 4), ("five.npz", 5)].map(|(name, count)| pictures(name, count));
+    let how = ["--batch-size", "4", "--epochs", "1", "-o", &out];
+    let table = succeeds(&[&["train", &model, "--data", &four, "--val", &five], &how[..]].concat());
+    let measured = succeeds(&["eval", &out, "--data", &five, "--batch-size", "4"]);
+    assert!((figure(&table, "loss") - figure(&measured, "loss")).abs() < 1e-3, "{table}{measured}");
+    refused(&[&["train", &model, "--data", &five], &how[..]].concat(), "one number a channel, which has no variance");
+}
+
 #[test]
 fn what_does_not_fit_is_said() {
     let folder = Folder::new("refusals");

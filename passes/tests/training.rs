@@ -7,7 +7,8 @@ use nncc_ir::differentiate;
 use nncc_ir::eval::{Precision, evaluate};
 use nncc_ir::{Constant, DType, Graph, NamePattern, Tensor, TensorType, parse, verify};
 use nncc_passes::training::{
-    Clip, Group, Loss, Optimizer, StateKind, TrainingError, TrainingGraph, TrainingOptions, inference, training_step,
+    Clip, Group, Loss, Optimizer, StateKind, TrainingError, TrainingGraph, TrainingOptions, evaluation_of_states,
+    inference, training_step,
 };
 use std::collections::BTreeMap;
 
@@ -149,7 +150,6 @@ struct Session {
 impl Session {
     fn new(graph: TrainingGraph, precision: Precision) -> Session {
         verify::verify(&graph.step).unwrap();
-        verify::verify(&graph.evaluation).unwrap();
         let states = graph.states.iter().map(|s| s.initial.to_tensor()).collect();
         Session { graph, states, precision, step: 0 }
     }
@@ -198,11 +198,14 @@ impl Session {
         }
     }
 
-    fn evaluate(&self, data: &[Tensor]) -> (Tensor, f64) {
-        let states = self.graph.states.iter().zip(&self.states).filter(|(s, _)| s.evaluation_input.is_some());
+    /// What the model `forward`, whose step this is, gives with the states as they are.
+    fn evaluate(&self, forward: &Graph, options: &TrainingOptions, data: &[Tensor]) -> (Tensor, f64) {
+        let evaluation = evaluation_of_states(forward, options).unwrap();
+        verify::verify(&evaluation.graph).unwrap();
+        let states = self.graph.states.iter().zip(&self.states).filter(|(s, _)| s.is_of_model());
         let inputs: Vec<Tensor> = data.iter().cloned().chain(states.map(|(_, t)| t.clone())).collect();
-        let outputs = evaluate(&self.graph.evaluation, &inputs, self.precision).unwrap();
-        (outputs[0].clone(), outputs[self.graph.loss].to_f64()[0])
+        let outputs = evaluate(&evaluation.graph, &inputs, self.precision).unwrap();
+        (outputs[0].clone(), outputs[evaluation.loss].to_f64()[0])
     }
 
     fn state(&self, name: &str) -> Vec<f64> {
@@ -371,7 +374,7 @@ fn a_small_network_learns() {
         for _ in 0..40 {
             session.step(&data, rate);
         }
-        let (logits, loss) = session.evaluate(&data);
+        let (logits, loss) = session.evaluate(&g, &options, &data);
         assert!(loss < 0.05 && loss < first / 5.0, "{name}: {first} becomes {loss}");
         let right = logits.to_f64().chunks(2).zip(data[1].to_i64()).all(|(y, t)| (y[1] > y[0]) == (t == 1));
         assert!(right, "{name}");
@@ -389,9 +392,9 @@ fn random_slopes_are_drawn_by_the_step_alone() {
     };
     let drawn = named(&graph.step, "rrelu");
     assert!(drawn.len() == 2 && drawn[0] == drawn[1], "{drawn:?}");
-    for g in [&graph.evaluation, &inference(&g, &options).unwrap()] {
-        assert_eq!(named(g, "rrelu"), [""; 0]);
-        assert_eq!(named(g, "leaky_relu"), ["LeakyRelu(LeakyRelu { alpha: 0.3125 })"]);
+    for g in [evaluation_of_states(&g, &options).unwrap().graph, inference(&g, &options).unwrap()] {
+        assert_eq!(named(&g, "rrelu"), [""; 0]);
+        assert_eq!(named(&g, "leaky_relu"), ["LeakyRelu(LeakyRelu { alpha: 0.3125 })"]);
     }
     let mut session = Session::new(graph, Precision::Native);
     let data = halves();
@@ -399,7 +402,7 @@ fn random_slopes_are_drawn_by_the_step_alone() {
     for _ in 0..40 {
         session.step(&data, 0.05);
     }
-    let loss = session.evaluate(&data).1;
+    let loss = session.evaluate(&g, &options, &data).1;
     assert!(loss < 0.05 && loss < first / 5.0, "{first} becomes {loss}");
 }
 
@@ -445,7 +448,8 @@ fn frozen_layers_keep_their_statistics() {
     assert_eq!(graph.states.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["fc.weight", "fc.bias"]);
     let ops: Vec<&str> = graph.step.node_ids().map(|n| graph.step.op(n).name()).collect();
     assert!(ops.contains(&"batch_norm") && !ops.contains(&"batch_norm_training"));
-    assert!(graph.evaluation.node_ids().all(|n| graph.evaluation.op(n).name() != "dropout"));
+    let evaluation = evaluation_of_states(&g, &options).unwrap().graph;
+    assert!(evaluation.node_ids().all(|n| evaluation.op(n).name() != "dropout"));
 }
 
 #[test]
@@ -487,6 +491,9 @@ fn what_cannot_be_trained_is_said() {
         refuse(one, &options),
         "node \"y\" normalises over one number a channel, which has no variance: use a larger batch"
     );
+    // It can be measured: of picture, target, weight and statistic.
+    let measured = evaluation_of_states(&parse::graph(one).unwrap(), &options).unwrap();
+    assert_eq!((measured.graph.inputs().len(), measured.target, measured.loss), (4, 1, 1));
     let bad = TrainingOptions { average: Some(1.5), ..options.clone() };
     assert_eq!(refuse(CNN, &bad), "the moving average's share is 1.5, not in 0..=1");
     let dampened = Optimizer::Sgd { momentum: 0.9, dampening: 0.1, nesterov: true };

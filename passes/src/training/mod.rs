@@ -6,7 +6,7 @@
 //! | [`optimizers`] | parameter, gradient and memory to their next values |
 //! | `parameters` | which constants of a model are learned, which are statistics |
 //! | [`options`] | what the step shall do |
-//! | [`step`] | the whole step and the graph that evaluates beside it |
+//! | [`step`] | the whole step, and the graphs that evaluate and infer beside it |
 //! | `emit` | adding nodes in a line each |
 //!
 //! Everything here builds ordinary graphs for the ordinary optimizer and code generation: a training step is a model with
@@ -22,7 +22,8 @@ pub mod step;
 pub use losses::Loss;
 pub use optimizers::{Optimizer, Parameter};
 pub use options::{Clip, Group, TrainingOptions};
-pub use step::{EvaluationGraph, Gather, State, StateKind, TrainingGraph, evaluation_graph, inference, training_step};
+pub use step::{EvaluationGraph, Gather, State, StateKind, TrainingGraph, evaluation_graph, evaluation_of_states};
+pub use step::{inference, training_step};
 
 use nncc_ir::AutodiffError;
 

@@ -19,12 +19,16 @@
 //! see where it came from.
 //!
 //! A state's next value has its type, and the node that makes it reads the state at the element that it writes only: it may
-//! be written over the state by whoever runs that node behind the state's other readers. The number of the step counts from 0. Beside it stands the evaluation graph, in which batch
-//! normalizations use their running statistics and nothing is dropped:
+//! be written over the state by whoever runs that node behind the state's other readers. The number of the step counts from 0.
+//!
+//! What reads the states alone is made by itself, since a batch of one sample, which has no variance to learn with, can be
+//! measured. In both graphs batch normalizations use their running statistics and nothing is dropped:
 //!
 //! ```text
-//! inputs    the model's .. | target | parameters and statistics, in the states' order
-//! outputs   the model's .. | loss
+//! evaluation   inputs: the model's .. | target | parameters and statistics, in the states' order
+//!              outputs: the model's .. | loss
+//! inference    inputs: the model's .. | parameters and statistics, in the states' order
+//!              outputs: the model's ..
 //! ```
 //!
 //! Order: constants become inputs, batch normalizations and what draws (dropout, RReLU) take their training form, then loss and penalties,
@@ -83,10 +87,15 @@ pub struct State {
     pub input: usize,
     /// Its next value's place among the outputs of the step.
     pub output: usize,
-    /// Its place among the inputs of the evaluation, if it is one of the model's.
-    pub evaluation_input: Option<usize>,
     /// Its value before the first step.
     pub initial: Constant,
+}
+
+impl State {
+    /// Whether it is one of the model's own, which evaluations and inferences read. These stand in front of all others.
+    pub fn is_of_model(&self) -> bool {
+        matches!(self.kind, StateKind::Parameter | StateKind::Statistic)
+    }
 }
 
 /// A training step: see the module.
@@ -96,13 +105,11 @@ pub struct TrainingGraph {
     pub step: Graph,
     /// A step without an update, if they accumulate.
     pub gather: Option<Gather>,
-    /// The model as it infers, with its loss.
-    pub evaluation: Graph,
     /// What goes from one step to the next, in the order of the inputs.
     pub states: Vec<State>,
-    /// The place of the target among the inputs of all graphs.
+    /// The place of the target among the inputs of the step, as of an evaluation.
     pub target: usize,
-    /// The place of the loss among the outputs of all graphs.
+    /// The place of the loss among the outputs of the step, as of an evaluation.
     pub loss: usize,
     /// The parameters whose gradients' norms are the output behind the loss, in its order: empty if nobody asked.
     pub watched: Vec<String>,
@@ -138,20 +145,21 @@ pub struct EvaluationGraph {
 
 /// Makes the graph that measures a model as it is: its weights stay constants, and nothing of it need be learned.
 pub fn evaluation_graph(forward: &Graph, options: &TrainingOptions) -> Result<EvaluationGraph, TrainingError> {
-    let prediction = forward.outputs().first().ok_or(TrainingError::NoParameters("it has no output"))?.1;
-    let mut notes = Vec::new();
-    let loss_operand = before_activation(forward, prediction, &options.loss, &mut notes);
-    let (graph, _) = evaluation(forward, options, loss_operand, &[])?;
-    Ok(EvaluationGraph { notes, ..graph })
+    evaluation(forward, options, &[])
 }
 
-/// The evaluation, with `kept` as inputs; gives the places of those.
+/// Makes the graph that measures a model with what was learnt: see the module.
+pub fn evaluation_of_states(forward: &Graph, options: &TrainingOptions) -> Result<EvaluationGraph, TrainingError> {
+    evaluation(forward, options, &learned(forward, &in_order(forward)?, options)?)
+}
+
+/// The evaluation, with `kept` as inputs.
 fn evaluation(
     forward: &Graph,
     options: &TrainingOptions,
-    loss_operand: ValueId,
     kept: &[(NodeId, Role)],
-) -> Result<(EvaluationGraph, Vec<usize>), TrainingError> {
+) -> Result<EvaluationGraph, TrainingError> {
+    let (loss_operand, note) = loss_operand(forward, &options.loss)?;
     let mut graph = forward.clone();
     let target = graph.inputs().len();
     let measured = options.evaluation_loss.as_ref().unwrap_or(&options.loss);
@@ -161,16 +169,14 @@ fn evaluation(
     let dtype = options.loss.target(forward.ty(loss_operand))?.dtype;
     let given = graph.add_input("target", TensorType { dtype, ..wanted.clone() });
     let target_value = Emit::new(&mut graph, "loss").cast(given, wanted.dtype)?;
-    let mut states = Vec::new();
     for &(n, _) in kept {
         become_input(&mut graph, n);
-        states.push(graph.inputs().len() - 1);
     }
     let evaluated = settle(&mut graph, loss_operand)?;
     let value = measured.build(&mut graph, evaluated, target_value)?;
     let loss = graph.outputs().len();
     graph.add_output("loss", value);
-    Ok((EvaluationGraph { graph, target, loss, notes: Vec::new() }, states))
+    Ok(EvaluationGraph { graph, target, loss, notes: note.into_iter().collect() })
 }
 
 /// The names of what ReLUs give.
@@ -190,11 +196,10 @@ impl TrainingGraph {
     }
 }
 
-/// The model as it infers with what was learnt: its own inputs, then parameters and statistics in the states' order.
+/// Makes the graph that infers with what was learnt: see the module.
 pub fn inference(forward: &Graph, options: &TrainingOptions) -> Result<Graph, TrainingError> {
-    let order = forward.topological_order().ok_or_else(|| TrainingError::Bug("the graph has a cycle".into()))?;
     let mut graph = forward.clone();
-    for (n, _) in learned(forward, &order, options)? {
+    for (n, _) in learned(forward, &in_order(forward)?, options)? {
         become_input(&mut graph, n);
     }
     if let Some(&(_, prediction)) = graph.outputs().first() {
@@ -220,19 +225,15 @@ fn learned(forward: &Graph, order: &[NodeId], options: &TrainingOptions) -> Resu
 /// Makes the training step of a model.
 pub fn training_step(forward: &Graph, options: &TrainingOptions) -> Result<TrainingGraph, TrainingError> {
     options.check()?;
-    let order = forward.topological_order().ok_or_else(|| TrainingError::Bug("the graph has a cycle".into()))?;
+    let order = in_order(forward)?;
     let kept = learned(forward, &order, options)?;
-    let prediction = forward.outputs().first().ok_or(TrainingError::NoParameters("it has no output"))?.1;
-    let mut notes = notes(forward, &order);
-    let loss_operand = before_activation(forward, prediction, &options.loss, &mut notes);
+    let (loss_operand, note) = loss_operand(forward, &options.loss)?;
+    let notes = folded_norms(forward, &order).into_iter().chain(note).collect();
 
-    let (measured, evaluation_states) = evaluation(forward, options, loss_operand, &kept)?;
-    let EvaluationGraph { graph: evaluation, target, loss, .. } = measured;
+    let (target, loss) = (forward.inputs().len(), forward.outputs().len());
     let target_type = options.loss.target(forward.ty(loss_operand))?;
     let mut builder = StepBuilder::new(forward.clone(), target_type, loss_operand, options);
-    for (&(n, role), evaluation_input) in kept.iter().zip(evaluation_states) {
-        builder.adopt(n, role, evaluation_input);
-    }
+    kept.iter().for_each(|&(n, role)| builder.adopt(n, role));
     builder.train_batch_norms()?;
     builder.draw();
     builder.learn()?;
@@ -245,7 +246,11 @@ pub fn training_step(forward: &Graph, options: &TrainingOptions) -> Result<Train
         step.add_output(&format!("next/{}", state.name), *value);
     }
     let rectified = rectified(forward, &order);
-    Ok(TrainingGraph { step, gather, evaluation, states, target, loss, watched, rectified, notes })
+    Ok(TrainingGraph { step, gather, states, target, loss, watched, rectified, notes })
+}
+
+fn in_order(g: &Graph) -> Result<Vec<NodeId>, TrainingError> {
+    g.topological_order().ok_or_else(|| TrainingError::Bug("the graph has a cycle".into()))
 }
 
 fn name_of(g: &Graph, n: NodeId) -> &str {
@@ -298,27 +303,26 @@ fn drawing(g: &Graph) -> Vec<NodeId> {
     order
 }
 
-/// What the loss should take: the prediction, or what stands before the activation that the loss has inside.
-fn before_activation(g: &Graph, prediction: ValueId, loss: &Loss, notes: &mut Vec<String>) -> ValueId {
+/// What the loss should take: the prediction, or, with a note, what stands before the activation that the loss has inside.
+fn loss_operand(g: &Graph, loss: &Loss) -> Result<(ValueId, Option<String>), TrainingError> {
+    let prediction = g.outputs().first().ok_or(TrainingError::NoParameters("it has no output"))?.1;
     let inside = match g.op(prediction.node) {
         Op::Softmax(s) => loss.has_softmax() && s.axis == 1,
         Op::Unary(u) => loss.has_sigmoid() && u.function == UnaryFn::Sigmoid,
         _ => false,
     };
-    match g.operand(prediction.node, 0) {
+    Ok(match g.operand(prediction.node, 0) {
         Some(x) if inside => {
             let (op, node) = (g.op(prediction.node).name(), &g.value(prediction).name);
-            notes
-                .push(format!("the loss has the {op} of \"{node}\" inside: it is computed of that operator's operand"));
-            x
+            let note = format!("the loss has the {op} of \"{node}\" inside: it is computed of that operator's operand");
+            (x, Some(note))
         }
-        _ => prediction,
-    }
+        _ => (prediction, None),
+    })
 }
 
-/// What a model shows of what its exporter has done to it.
-fn notes(g: &Graph, order: &[NodeId]) -> Vec<String> {
-    let mut notes = Vec::new();
+/// A note where a model shows that its exporter has folded batch normalizations.
+fn folded_norms(g: &Graph, order: &[NodeId]) -> Option<String> {
     let convs: Vec<NodeId> = order.iter().copied().filter(|n| matches!(g.op(*n), Op::Conv(_))).collect();
     // PyTorch's exporter names what it has computed itself after the operator that takes it.
     let folded = |n: &&NodeId| {
@@ -326,14 +330,13 @@ fn notes(g: &Graph, order: &[NodeId]) -> Vec<String> {
         name.is_some_and(|name| name.starts_with("onnx::Conv_"))
     };
     let count = convs.iter().filter(folded).count();
-    if count > 0 {
-        notes.push(format!(
+    (count > 0).then(|| {
+        format!(
             "the exporter has folded the batch normalization behind {count} of {} convolutions into their weights: they train \
              without it; export with training=TrainingMode.PRESERVE and do_constant_folding=False to keep it",
             convs.len()
-        ));
-    }
-    notes
+        )
+    })
 }
 
 /// The step while it is built.
@@ -388,7 +391,7 @@ impl<'a> StepBuilder<'a> {
     }
 
     /// Makes a constant of the model a state.
-    fn adopt(&mut self, n: NodeId, role: Role, evaluation_input: usize) {
+    fn adopt(&mut self, n: NodeId, role: Role) {
         let name = name_of(&self.graph, n).to_string();
         let (input, initial) = become_input(&mut self.graph, n);
         let kind = match role {
@@ -396,22 +399,14 @@ impl<'a> StepBuilder<'a> {
             Role::Statistic => StateKind::Statistic,
         };
         let initial = initial.unwrap_or_else(|| Constant::from_tensor(&Tensor::zeros(DType::F32, &[])));
-        self.register(name, kind, None, Some(evaluation_input), input, initial);
+        self.register(name, kind, None, input, initial);
     }
 
-    fn register(
-        &mut self,
-        name: String,
-        kind: StateKind,
-        of: Option<String>,
-        evaluation_input: Option<usize>,
-        value: ValueId,
-        initial: Constant,
-    ) {
+    fn register(&mut self, name: String, kind: StateKind, of: Option<String>, value: ValueId, initial: Constant) {
         // outputs are added when all states are known
         let (input, output) = (self.graph.inputs().len() - 1, 0);
         self.by_name.insert(name.clone(), self.states.len());
-        self.states.push(State { name, kind, of, input, output, evaluation_input, initial });
+        self.states.push(State { name, kind, of, input, output, initial });
         self.current.push(value);
         self.next.push(value);
     }
@@ -424,8 +419,7 @@ impl<'a> StepBuilder<'a> {
     /// Batch normalizations whose statistics are states compute their own; several that share statistics move them one
     /// after the other.
     fn train_batch_norms(&mut self) -> Result<(), TrainingError> {
-        let order = self.graph.topological_order().ok_or_else(|| TrainingError::Bug("the graph has a cycle".into()))?;
-        for n in order {
+        for n in in_order(&self.graph)? {
             let Op::BatchNorm(norm) = self.graph.op(n) else { continue };
             let epsilon = norm.epsilon;
             let operands = self.graph.operands(n);
@@ -609,7 +603,7 @@ impl<'a> StepBuilder<'a> {
                 (p.binary_const(BinaryFn::Mul, v[0], share), p.binary_const(BinaryFn::Mul, v[1], 1.0 - share));
             p.binary(BinaryFn::Add, old, new)
         })?;
-        self.register(state, StateKind::Average, Some(name), None, old, initial);
+        self.register(state, StateKind::Average, Some(name), old, initial);
         if let Some(last) = self.next.last_mut() {
             *last = average;
         }

@@ -36,7 +36,6 @@ impl Memory<'_, '_> {
             of,
             input,
             output: 0, // outputs are added when all states are known
-            evaluation_input: None,
             initial: start,
         });
         b.current.push(value);

@@ -20,7 +20,7 @@ impl StepBuilder<'_> {
             let (ty, initial) = (self.graph.ty(*gradient).clone(), filled(self.graph.ty(*gradient), 0.0));
             let sum = self.graph.add_input(&name, ty);
             sums.push(self.states.len());
-            self.register(name, StateKind::Gradient, Some(parameter), None, sum, initial);
+            self.register(name, StateKind::Gradient, Some(parameter), sum, initial);
             let mut emit = Emit::new(&mut self.graph, "accumulate");
             let share = emit.cast(share, emit.dtype(sum))?;
             *gradient = emit.map(&[sum, *gradient, share], |p, v| {
