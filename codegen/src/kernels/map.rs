@@ -18,8 +18,8 @@
 //! | form | tasks | numbers |
 //! |---|---|---|
 //! | one row | pieces of it | its elements that are whole turns of the loop; the program's factors and addends |
-//! | [`Planes`]: two last loops with some hundred points, any around them | runs of planes, or pieces of one | how these are counted; extents and strides of the loops around |
-//! | else | [`Plan`] | none |
+//! | `Planes`: two last loops with some hundred points, any around them | runs of planes, or pieces of one | how these are counted; extents and strides of the loops around |
+//! | else | `Plan` | none |
 //!
 //! Tasks are about `CHUNK` elements. Tails are loads and stores
 //! of parts: nothing outside of an operand is touched. An operand may be the output itself: every element is read before it
