@@ -16,6 +16,7 @@ use crate::emit::tables::{BASE_STATE, set, state_row};
 use crate::state::{FORMAT, MAGIC, header};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types::I8};
+use cranelift_frontend::Variable;
 
 /// Where a context keeps the address of the block.
 const BLOCK: i32 = field::BASES + 8 * BASE_STATE as i32;
@@ -81,10 +82,9 @@ fn state(c: &mut Code) {
     c.ret32(0);
 }
 
-/// Leaves with the code unless the pointer is at a multiple of 64.
-fn require_aligned(c: &mut Code, block: Value, otherwise: impl FnOnce(&mut Code)) {
-    let low = c.b.ins().band_imm_s(block, WORKSPACE_ALIGN as i64 - 1);
-    c.if_(low, otherwise);
+/// What a pointer is beyond a multiple of 64: 0 if it may be that of a block.
+fn misalignment(c: &mut Code, block: Value) -> Value {
+    c.b.ins().band_imm_s(block, WORKSPACE_ALIGN as i64 - 1)
 }
 
 fn init(c: &mut Code) {
@@ -93,7 +93,8 @@ fn init(c: &mut Code) {
     let size = c.int(c.info.tables.state_bytes as i64);
     let fits = c.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, bytes, size);
     c.require(fits, Error::Size);
-    require_aligned(c, block, |c| c.ret32(Error::Align as i32));
+    let low = misalignment(c, block);
+    c.if_(low, |c| c.ret32(Error::Align as i32));
     advise_huge_pages(c, block, size);
 
     let zero = c.int(0);
@@ -185,12 +186,11 @@ fn refuse(c: &mut Code, context: Value, error: Error, sentence: u32) {
     c.ret(&[code]);
 }
 
+/// Whether a pointer, which is one, is to a block of this library.
 fn check_block(c: &mut Code) {
     let [context, block, bytes] = c.params();
     let flags = MemFlagsData::new().with_notrap();
     let faults = c.info.tables.faults;
-    let is_null = c.is_null(block);
-    c.if_(is_null, |c| c.fail(context, Error::Null));
     let has_header = c.is(IntCC::UnsignedGreaterThanOrEqual, bytes, i64::from(header::SIZE));
     c.if_else(has_header, |_| {}, |c| refuse(c, context, Error::Size, faults.short));
     for (offset, ty, want, fault) in [
@@ -213,20 +213,13 @@ fn attach(c: &mut Code) {
     let [context, block, bytes] = c.params();
     let code = c.call(Fun::Enter, &[context]);
     c.check(code);
+    let misaligned = c.info.tables.faults.misaligned;
     let result = c.var(code);
     c.if_(block, |c| {
         let code = c.call(Fun::CheckBlock, &[context, block, bytes]);
         c.set(result, code);
-        then(c, result, |c| {
-            let fine = c.int32(0);
-            let code = c.var(fine);
-            let misaligned = c.info.tables.faults.misaligned;
-            require_aligned(c, block, |c| {
-                let wrong = blamed(c, context, Error::Align, misaligned);
-                c.set(code, wrong);
-            });
-            c.get(code)
-        });
+        let low = misalignment(c, block);
+        fail_if(c, result, low, |c| blamed(c, context, Error::Align, misaligned));
     });
     let result = c.get(result);
     let fine = c.is(IntCC::Equal, result, 0);
@@ -276,127 +269,90 @@ enum Access {
     Set,
 }
 
-/// `get_state` and `set_state`: a copy between a state and a buffer.
-fn access(c: &mut Code, access: Access) {
-    let [context, name, buffer, bytes] = c.params();
-    let code = c.call(Fun::Enter, &[context]);
-    c.check(code);
-    let faults = c.info.tables.faults;
-    let null = c.int(0);
-    let (result, found) = (c.var(code), c.var(null));
-    let block = c.load(I64, context, BLOCK);
-    c.if_else(
-        block,
-        |_| {},
-        |c| {
-            let code = blamed(c, context, Error::State, faults.missing);
-            c.set(result, code);
-        },
-    );
-    then(c, result, |c| {
-        let fine = c.int32(0);
-        let code = c.var(fine);
-        for pointer in [name, buffer] {
-            let is_null = c.is_null(pointer);
-            c.if_(is_null, |c| {
-                let null = noted(c, context, Error::Null);
-                c.set(code, null);
-            });
-        }
-        c.get(code)
-    });
-    then(c, result, |c| {
-        let fine = c.int32(0);
-        let code = c.var(fine);
-        let row = c.call(Fun::FindState, &[name]);
-        c.set(found, row);
-        c.if_else(
-            row,
-            |c| {
-                let needed = c.load(I64, row, state_row::BYTES);
-                let small = c.b.ins().icmp(IntCC::UnsignedLessThan, bytes, needed);
-                c.if_(small, |c| {
-                    let small = noted(c, context, Error::Size);
-                    c.set(code, small);
-                });
-            },
-            |c| {
-                let unknown = blamed(c, context, Error::Index, faults.unnamed);
-                c.set(code, unknown);
-            },
-        );
-        c.get(code)
-    });
-    then(c, result, |c| {
-        let row = c.get(found);
-        let offset = c.load(I64, row, state_row::OFFSET);
-        let own = c.b.ins().iadd(block, offset);
-        let bytes = c.load(I64, row, state_row::BYTES);
-        let (to, from) = match access {
-            Access::Get => (buffer, own),
-            Access::Set => (own, buffer),
-        };
-        c.call_void(Fun::Copy, &[to, from, bytes]);
-        c.int32(0)
-    });
-    let result = c.get(result);
-    leave(c, context, result);
-}
-
-fn save(c: &mut Code) {
-    let [context, to, bytes] = c.params();
-    let code = c.call(Fun::Enter, &[context]);
-    c.check(code);
-    let faults = c.info.tables.faults;
-    let result = c.var(code);
-    let block = c.load(I64, context, BLOCK);
-    let size = c.int(c.info.tables.state_bytes as i64);
-    let small = c.b.ins().icmp(IntCC::UnsignedLessThan, bytes, size);
-    c.if_(small, |c| {
-        let code = blamed(c, context, Error::Size, faults.short);
-        c.set(result, code);
-    });
-    let is_null = c.is_null(to);
-    c.if_(is_null, |c| {
-        let code = noted(c, context, Error::Null);
-        c.set(result, code);
-    });
-    let missing = c.is_null(block);
-    c.if_(missing, |c| {
-        let code = blamed(c, context, Error::State, faults.missing);
-        c.set(result, code);
-    });
-    then(c, result, |c| {
-        c.call_void(Fun::Copy, &[to, block, size]);
-        c.int32(0)
-    });
-    let result = c.get(result);
-    leave(c, context, result);
-}
-
-fn load(c: &mut Code) {
-    let [context, from, bytes] = c.params();
+/// An entry that works on the attached block: enters the context, refuses one without a block and pointers that are none,
+/// then does `work` on the block, which may set the result to the code of a failure, and leaves.
+fn on_block(c: &mut Code, context: Value, pointers: &[Value], work: impl FnOnce(&mut Code, Value, Variable)) {
     let code = c.call(Fun::Enter, &[context]);
     c.check(code);
     let missing = c.info.tables.faults.missing;
     let result = c.var(code);
     let block = c.load(I64, context, BLOCK);
-    c.if_else(
-        block,
-        |c| {
-            let code = c.call(Fun::CheckBlock, &[context, from, bytes]);
-            c.set(result, code);
-        },
-        |c| {
-            let code = blamed(c, context, Error::State, missing);
-            c.set(result, code);
-        },
-    );
+    let has_none = c.is_null(block);
+    fail_if(c, result, has_none, |c| blamed(c, context, Error::State, missing));
+    for &pointer in pointers {
+        let is_null = c.is_null(pointer);
+        fail_if(c, result, is_null, |c| noted(c, context, Error::Null));
+    }
     then(c, result, |c| {
-        let size = c.int(c.info.tables.state_bytes as i64);
-        c.call_void(Fun::Copy, &[block, from, size]);
-        c.int32(0)
+        work(c, block, result);
+        c.get(result)
     });
     let result = c.get(result);
     leave(c, context, result);
+}
+
+/// Makes the result that of a failure on a condition, unless there is one already.
+fn fail_if(c: &mut Code, result: Variable, condition: Value, failure: impl FnOnce(&mut Code) -> Value) {
+    then(c, result, |c| {
+        c.if_(condition, |c| {
+            let code = failure(c);
+            c.set(result, code);
+        });
+        c.get(result)
+    });
+}
+
+/// `get_state` and `set_state`: a copy between a state and a buffer.
+fn access(c: &mut Code, access: Access) {
+    let [context, name, buffer, bytes] = c.params();
+    let unnamed = c.info.tables.faults.unnamed;
+    on_block(c, context, &[name, buffer], |c, block, result| {
+        let row = c.call(Fun::FindState, &[name]);
+        let is_unknown = c.is_null(row);
+        fail_if(c, result, is_unknown, |c| blamed(c, context, Error::Index, unnamed));
+        then(c, result, |c| {
+            let needed = c.load(I64, row, state_row::BYTES);
+            let is_small = c.b.ins().icmp(IntCC::UnsignedLessThan, bytes, needed);
+            fail_if(c, result, is_small, |c| noted(c, context, Error::Size));
+            c.get(result)
+        });
+        then(c, result, |c| {
+            let offset = c.load(I64, row, state_row::OFFSET);
+            let own = c.b.ins().iadd(block, offset);
+            let bytes = c.load(I64, row, state_row::BYTES);
+            let (to, from) = match access {
+                Access::Get => (buffer, own),
+                Access::Set => (own, buffer),
+            };
+            c.call_void(Fun::Copy, &[to, from, bytes]);
+            c.int32(0)
+        });
+    });
+}
+
+fn save(c: &mut Code) {
+    let [context, to, bytes] = c.params();
+    let short = c.info.tables.faults.short;
+    on_block(c, context, &[to], |c, block, result| {
+        let size = c.int(c.info.tables.state_bytes as i64);
+        let is_small = c.b.ins().icmp(IntCC::UnsignedLessThan, bytes, size);
+        fail_if(c, result, is_small, |c| blamed(c, context, Error::Size, short));
+        then(c, result, |c| {
+            c.call_void(Fun::Copy, &[to, block, size]);
+            c.int32(0)
+        });
+    });
+}
+
+fn load(c: &mut Code) {
+    let [context, from, bytes] = c.params();
+    on_block(c, context, &[from], |c, block, result| {
+        let code = c.call(Fun::CheckBlock, &[context, from, bytes]);
+        c.set(result, code);
+        then(c, result, |c| {
+            let size = c.int(c.info.tables.state_bytes as i64);
+            c.call_void(Fun::Copy, &[block, from, size]);
+            c.int32(0)
+        });
+    });
 }
