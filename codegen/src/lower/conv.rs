@@ -727,6 +727,15 @@ mod tests {
     }
 
     #[test]
+    fn single_pixels_of_planes_have_no_padding_lanes() {
+        for (channels, transposed) in [(9, false), (9, true), (7, false), (18, false)] {
+            let layouts = [Layout::RowMajor, Layout::Blocked];
+            let p = Problem { kernel: vec![1, 1], pads: vec![0; 4], layouts, ..Problem::plain(channels, 1, [1, 1]) };
+            Problem { transposed, ..p }.check();
+        }
+    }
+
+    #[test]
     fn pointwise_planes_are_flattened() {
         for size in [[1, 1], [7, 7], [5, 13], [1, 37]] {
             let p = Problem { kernel: vec![1, 1], pads: vec![0; 4], ..Problem::plain(40, 24, size) };

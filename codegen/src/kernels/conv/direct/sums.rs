@@ -219,10 +219,11 @@ impl Direct<'_> {
         let hold_inputs = inner.pixels.len() <= vectors.len();
         let mut quads: Vec<Value> = Vec::new();
         for channel in 0..count {
-            // The last quad of an edge block may hold padding lanes: loaded, never used. A row of a matrix has none.
+            // The last quad of an edge block may hold padding lanes: loaded, never used. Rows of a matrix and single pixels of
+            // planes, whose channels are neighbours too, have none.
             let by_lane = self.splat == Splat::Lane;
             if by_lane && channel % 4 == 0 {
-                let there = if matches!(self.conv.source, Source::Matrix { .. }) { 4.min(count - channel) } else { 4 };
+                let there = if self.conv.source == Source::Blocked { 4 } else { 4.min(count - channel) };
                 quads = inner.pixels.clone().map(|px| b.load_part(quad, input(px, channel), there)).collect();
             }
             let splat = |b: &mut Builder, px: usize, ty: Type| {
