@@ -68,25 +68,12 @@ pub fn train(session: &Session, recipe: &Recipe, kind: Kind, output: &Path) -> R
         return Err(usage("--ensemble: a checkpoint is of one run"));
     }
     let split = session.split(recipe)?;
-    let file = |i: u32| output.with_extension(format!("{}.onnx", i + 1));
-    let together = match session.loss {
-        Loss::CrossEntropy { .. } | Loss::Focal { .. } => Together::Probability,
-        _ => Together::Mean,
-    };
+    let bundle = Bundle { session, recipe, split: &split, output };
     let (files, together) = match kind {
-        Kind::Snapshot(n) => (snapshots(session, recipe, &split, n, &file)?, together),
-        Kind::Bag(n) => (bags(session, recipe, &split, n, &file)?, together),
-        Kind::Stack(_) if together == Together::Mean => return Err(usage("--ensemble stack is for classes")),
-        Kind::Stack(n) => {
-            let seed = u64::from(recipe.seed.unwrap_or(1));
-            let parts = split::divided(session.data.targets(), &split.train, COMBINED, seed);
-            let seen = Split { train: parts.train, held_out: split.held_out.clone() };
-            let files = bags(session, recipe, &seen, n, &file)?;
-            let models: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
-            let combiner = stack::combiner(session, recipe, &models, &*session.data, &parts.held_out)?;
-            (files, Together::Stack(combiner))
-        }
-        Kind::Boost(n) => boosted(session, recipe, &split, n, &file)?,
+        Kind::Snapshot(n) => (bundle.snapshots(n)?, bundle.mean()),
+        Kind::Bag(n) => (bundle.bags(n)?, bundle.mean()),
+        Kind::Boost(n) => bundle.boosted(n)?,
+        Kind::Stack(n) => bundle.stacked(n)?,
     };
     let files: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
     write_ensemble(&files, &together, output)?;
@@ -99,107 +86,130 @@ pub fn train(session: &Session, recipe: &Recipe, kind: Kind, output: &Path) -> R
     print(&evaluation.figures().table(session.names()))
 }
 
-fn one(session: &Session, recipe: &Recipe, split: &Split, out: &Path) -> Result<Option<Evaluation>, Error> {
-    let mut shown = Shown::new();
-    let trained = session.train(recipe, split, false, &mut shown)?;
-    session.write(&trained.step, out)?;
-    Ok(trained.evaluation)
+/// What the models are learnt from, and the file of the one that they make, which theirs are named after.
+#[derive(Clone, Copy)]
+struct Bundle<'a> {
+    session: &'a Session,
+    recipe: &'a Recipe,
+    split: &'a Split,
+    output: &'a Path,
 }
 
-/// Runs on samples drawn with replacement.
-fn bags(
-    session: &Session,
-    recipe: &Recipe,
-    split: &Split,
-    n: u32,
-    file: &dyn Fn(u32) -> PathBuf,
-) -> Result<Vec<PathBuf>, Error> {
-    let run = |i: u32| {
-        let train = drawn(recipe, i, &vec![1.0; split.train.len()], &split.train);
-        one(session, recipe, &Split { train, held_out: split.held_out.clone() }, &file(i)).map(|_| file(i))
-    };
-    (0..n).map(run).collect()
-}
-
-/// As many samples, drawn with replacement by weight.
-fn drawn(recipe: &Recipe, number: u32, weights: &[f64], samples: &[usize]) -> Vec<usize> {
-    let mut stream = seeds::stream(u64::from(recipe.seed.unwrap_or(1)), seeds::BAG, number, 0);
-    let mut sums: Vec<f64> = Vec::with_capacity(weights.len());
-    for w in weights {
-        sums.push(sums.last().copied().unwrap_or(0.0) + w);
+impl Bundle<'_> {
+    fn file(&self, i: u32) -> PathBuf {
+        self.output.with_extension(format!("{}.onnx", i + 1))
     }
-    let all = sums.last().copied().unwrap_or(0.0);
-    let mut draw = || {
-        let at = stream.uniform() * all;
-        samples[sums.partition_point(|&sum| sum <= at).min(samples.len() - 1)]
-    };
-    let mut drawn: Vec<usize> = (0..samples.len()).map(|_| draw()).collect();
-    drawn.sort_unstable();
-    drawn
-}
 
-fn snapshots(
-    session: &Session,
-    recipe: &Recipe,
-    split: &Split,
-    n: u32,
-    file: &dyn Fn(u32) -> PathBuf,
-) -> Result<Vec<PathBuf>, Error> {
-    session.prepared(recipe, split, false, |prepared| {
-        let Prepared { mut step, train, val, settings, .. } = prepared;
-        let mut shown = Shown::new();
-        shown.compiled(&step, train.samples().len());
-        let epochs = (settings.epochs / n).max(1);
-        let mut files = Vec::new();
+    fn seed(&self) -> u64 {
+        u64::from(self.recipe.seed.unwrap_or(1))
+    }
+
+    /// How models are put together that are worth the same.
+    fn mean(&self) -> Together {
+        match self.session.loss {
+            Loss::CrossEntropy { .. } | Loss::Focal { .. } => Together::Probability,
+            _ => Together::Mean,
+        }
+    }
+
+    /// One run on samples drawn by weight, whose model is written; gives its figures on `held_out`.
+    fn one(&self, i: u32, weights: &[f64], held_out: &[usize]) -> Result<Option<Evaluation>, Error> {
+        let split = Split { train: self.drawn(i, weights), held_out: held_out.to_vec() };
+        let trained = self.session.train(self.recipe, &split, false, &mut Shown::new())?;
+        self.session.write(&trained.step, &self.file(i))?;
+        Ok(trained.evaluation)
+    }
+
+    /// One run in parts, a model at the end of each.
+    fn snapshots(&self, n: u32) -> Result<Vec<PathBuf>, Error> {
+        self.session.prepared(self.recipe, self.split, false, |prepared| {
+            let Prepared { mut step, train, val, settings, .. } = prepared;
+            let mut shown = Shown::new();
+            shown.compiled(&step, train.samples().len());
+            let epochs = (settings.epochs / n).max(1);
+            let mut files = Vec::new();
+            for i in 0..n {
+                let own = Settings { epochs, seed: settings.seed.wrapping_add(u64::from(i)), ..settings.clone() };
+                Trainer::new(&mut step, train, val, own).map_err(failed)?.run(&mut shown).map_err(failed)?;
+                self.session.write(&step, &self.file(i))?;
+                files.push(self.file(i));
+            }
+            Ok(files)
+        })
+    }
+
+    /// Runs on samples drawn with replacement.
+    fn bags(&self, n: u32) -> Result<Vec<PathBuf>, Error> {
+        let weights = vec![1.0; self.split.train.len()];
+        (0..n).map(|i| self.one(i, &weights, &self.split.held_out).map(|_| self.file(i))).collect()
+    }
+
+    /// Bags of a part of the samples, and what a combiner learns from the rest.
+    fn stacked(&self, n: u32) -> Result<(Vec<PathBuf>, Together), Error> {
+        let Bundle { session, recipe, split, .. } = *self;
+        if self.mean() == Together::Mean {
+            return Err(usage("--ensemble stack is for classes"));
+        }
+        let parts = split::divided(session.data.targets(), &split.train, COMBINED, self.seed());
+        let seen = Split { train: parts.train, held_out: split.held_out.clone() };
+        let files = Bundle { split: &seen, ..*self }.bags(n)?;
+        let models: Vec<&Path> = files.iter().map(AsRef::as_ref).collect();
+        let combiner = stack::combiner(session, recipe, &models, &*session.data, &parts.held_out)?;
+        Ok((files, Together::Stack(combiner)))
+    }
+
+    /// Runs on samples drawn by weight, and what each model's vote is worth.
+    fn boosted(&self, n: u32) -> Result<(Vec<PathBuf>, Together), Error> {
+        let classes = self.session.data.targets().classes().ok_or_else(|| usage("--ensemble boost is for classes"))?;
+        if self.session.val.is_some() {
+            // A run measures on what it has held out, and boosting measures each model on what it learns from.
+            return Err(usage("--ensemble boost: hold out with --val-share, which leaves both in one place"));
+        }
+        let mut weights = vec![1.0 / self.split.train.len().max(1) as f64; self.split.train.len()];
+        let (mut files, mut says) = (Vec::new(), Vec::new());
         for i in 0..n {
-            let own = Settings { epochs, seed: settings.seed.wrapping_add(u64::from(i)), ..settings.clone() };
-            Trainer::new(&mut step, train, val, own).map_err(failed)?.run(&mut shown).map_err(failed)?;
-            session.write(&step, &file(i))?;
-            files.push(file(i));
+            let evaluation = self.one(i, &weights, &self.split.train)?;
+            let wrong = evaluation.map(|e| e.wrong()).filter(|w| w.len() == weights.len());
+            let wrong = wrong.ok_or_else(|| Error::Internal("a run without figures".into()))?;
+            let pairs = || wrong.iter().zip(&weights);
+            let error = pairs().filter(|(wrong, _)| **wrong).map(|(_, w)| w).sum::<f64>() / weights.iter().sum::<f64>();
+            let useless = error >= 1.0 - 1.0 / classes as f64;
+            if useless && !files.is_empty() {
+                eprintln!(
+                    "note: model {} is no better than chance on what was hard for those before: it is left out",
+                    i + 1
+                );
+                break;
+            }
+            let say = ((1.0 - error) / error).ln() + (classes as f64 - 1.0).ln();
+            let say = if say.is_finite() { say.clamp(0.0, FAULTLESS) } else { FAULTLESS };
+            files.push(self.file(i));
+            says.push(if useless { 1.0 } else { say });
+            if error == 0.0 {
+                break;
+            }
+            for (w, wrong) in weights.iter_mut().zip(&wrong) {
+                *w *= if *wrong { say.exp() } else { 1.0 };
+            }
         }
-        Ok(files)
-    })
-}
+        Ok((files, Together::Vote(says)))
+    }
 
-fn boosted(
-    session: &Session,
-    recipe: &Recipe,
-    split: &Split,
-    n: u32,
-    file: &dyn Fn(u32) -> PathBuf,
-) -> Result<(Vec<PathBuf>, Together), Error> {
-    let classes = session.data.targets().classes().ok_or_else(|| usage("--ensemble boost is for classes"))?;
-    if session.val.is_some() {
-        // A run measures on what it has held out, and boosting measures each model on what it learns from.
-        return Err(usage("--ensemble boost: hold out with --val-share, which leaves both in one place"));
+    /// As many samples as there are to learn from, drawn with replacement by weight.
+    fn drawn(&self, number: u32, weights: &[f64]) -> Vec<usize> {
+        let samples = &self.split.train;
+        let mut stream = seeds::stream(self.seed(), seeds::BAG, number, 0);
+        let mut sums: Vec<f64> = Vec::with_capacity(weights.len());
+        for w in weights {
+            sums.push(sums.last().copied().unwrap_or(0.0) + w);
+        }
+        let all = sums.last().copied().unwrap_or(0.0);
+        let mut draw = || {
+            let at = stream.uniform() * all;
+            samples[sums.partition_point(|&sum| sum <= at).min(samples.len() - 1)]
+        };
+        let mut drawn: Vec<usize> = (0..samples.len()).map(|_| draw()).collect();
+        drawn.sort_unstable();
+        drawn
     }
-    let mut weights = vec![1.0 / split.train.len().max(1) as f64; split.train.len()];
-    let (mut files, mut says) = (Vec::new(), Vec::new());
-    for i in 0..n {
-        let train = drawn(recipe, i, &weights, &split.train);
-        let evaluation = one(session, recipe, &Split { train, held_out: split.train.clone() }, &file(i))?;
-        let wrong = evaluation.map(|e| e.wrong()).filter(|w| w.len() == weights.len());
-        let wrong = wrong.ok_or_else(|| Error::Internal("a run without figures".into()))?;
-        let pairs = || wrong.iter().zip(&weights);
-        let error = pairs().filter(|(wrong, _)| **wrong).map(|(_, w)| w).sum::<f64>() / weights.iter().sum::<f64>();
-        let useless = error >= 1.0 - 1.0 / classes as f64;
-        if useless && !files.is_empty() {
-            eprintln!(
-                "note: model {} is no better than chance on what was hard for those before: it is left out",
-                i + 1
-            );
-            break;
-        }
-        let say = ((1.0 - error) / error).ln() + (classes as f64 - 1.0).ln();
-        let say = if say.is_finite() { say.clamp(0.0, FAULTLESS) } else { FAULTLESS };
-        files.push(file(i));
-        says.push(if useless { 1.0 } else { say });
-        if error == 0.0 {
-            break;
-        }
-        for (w, wrong) in weights.iter_mut().zip(&wrong) {
-            *w *= if *wrong { say.exp() } else { 1.0 };
-        }
-    }
-    Ok((files, Together::Vote(says)))
 }
