@@ -28,11 +28,9 @@ import sys
 import tempfile
 import textwrap
 
-from report import digits, table
+from report import DOCUMENT, digits, document_with, table, write
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DOCUMENT = os.path.join(ROOT, "docs/performance.md")
-BEGIN, END = "<!-- bench/algorithms.py: begin -->", "<!-- bench/algorithms.py: end -->"
 
 # The network on which each algorithm is shown.
 NETWORKS = {
@@ -184,15 +182,8 @@ def text(results):
 
 def report(args):
     with open(args.out) as f:
-        wanted = text(json.load(f))
-    with open(DOCUMENT) as f:
-        document = f.read()
-    before, rest = document.split(BEGIN)
-    wanted = f"{before}{BEGIN}\n{wanted}\n{END}{rest.split(END)[1]}"
-    if args.check:
-        sys.exit(0 if wanted == document else f"{DOCUMENT} is not what {args.out} gives")
-    with open(DOCUMENT, "w") as f:
-        f.write(wanted)
+        found = text(json.load(f))
+    write({DOCUMENT: document_with("algorithms.py", found)}, args.out, args.check)
 
 
 def main():

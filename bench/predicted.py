@@ -18,14 +18,11 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import textwrap
 
-from report import table
+from report import DOCUMENT, document_with, table, write
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DOCUMENT = os.path.join(ROOT, "docs/performance.md")
-BEGIN, END = "<!-- bench/predicted.py: begin -->", "<!-- bench/predicted.py: end -->"
 
 FITTED = "lenet5 alexnet vgg16 googlenet squeezenet1_1 resnet18 resnet50 seresnet50 densenet121 mobilenet_v2 vit_b_16".split()
 OTHERS = "inception_v3 efficientnet_b0 shufflenet_v2_x1_0 unet256".split()
@@ -128,15 +125,7 @@ def tables(results):
 def report(args):
     with open(args.out) as f:
         text = tables(json.load(f))
-    with open(DOCUMENT) as f:
-        document = f.read()
-    before, rest = document.split(BEGIN)
-    after = rest.split(END)[1]
-    wanted = f"{before}{BEGIN}\n{text}\n{END}{after}"
-    if args.check:
-        sys.exit(0 if wanted == document else f"{DOCUMENT} is not what {args.out} gives")
-    with open(DOCUMENT, "w") as f:
-        f.write(wanted)
+    write({DOCUMENT: document_with("predicted.py", text)}, args.out, args.check)
 
 
 def main():

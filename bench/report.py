@@ -20,7 +20,6 @@ from compare import NETWORKS, ROOT
 NAMES = {"nncc": "nncc", "onnxruntime": "onnxruntime", "openvino": "OpenVINO", "ncnn": "ncnn", "mnn": "MNN", "pytorch": "PyTorch"}
 DOCUMENT = os.path.join(ROOT, "docs/performance.md")
 PLOT = os.path.join(ROOT, "docs/speed.svg")
-BEGIN, END = "<!-- bench/report.py: begin -->", "<!-- bench/report.py: end -->"
 
 # For both grounds: one colour and one shape an engine, so that neither alone must tell.
 MARKS = {
@@ -205,6 +204,29 @@ def section(r):
     return "\n\n".join(p for p in parts if p)
 
 
+def document_with(script, text):
+    """The document with the text between the marks of a script."""
+    begin, end = (f"<!-- bench/{script}: {mark} -->" for mark in ("begin", "end"))
+    with open(DOCUMENT) as file:
+        document = file.read()
+    if begin not in document or end not in document:
+        sys.exit(f"{DOCUMENT} has no place for the results: {begin} ... {end}")
+    before, rest = document.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def write(files, source, check):
+    """Writes texts to their paths; with `check` writes nothing and fails where one is not what is there."""
+    for path, text in files.items():
+        if check:
+            if not os.path.exists(path) or open(path).read() != text:
+                sys.exit(f"{path} is not what {source} gives")
+        else:
+            with open(path, "w") as file:
+                file.write(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results")
@@ -213,20 +235,7 @@ def main():
     args = parser.parse_args()
     with open(args.results) as file:
         r = Results(json.load(file), args.clock)
-    with open(DOCUMENT) as file:
-        document = file.read()
-    if BEGIN not in document or END not in document:
-        sys.exit(f"{DOCUMENT} has no place for the results: {BEGIN} ... {END}")
-    before, rest = document.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    new = {DOCUMENT: f"{before}{BEGIN}\n{section(r)}\n{END}{after}", PLOT: plot(r)}
-    for path, text in new.items():
-        if args.check:
-            if not os.path.exists(path) or open(path).read() != text:
-                sys.exit(f"{path} is not what {args.results} gives")
-        else:
-            with open(path, "w") as file:
-                file.write(text)
+    write({DOCUMENT: document_with("report.py", section(r)), PLOT: plot(r)}, args.results, args.check)
 
 
 if __name__ == "__main__":
