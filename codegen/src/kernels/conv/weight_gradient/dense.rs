@@ -19,13 +19,14 @@
 //! accumulators to hide the latency of a multiply-add, neighbouring pixels have accumulators of their own. Chunks sum from zero and are added as a whole: the error of a sum grows with the pixels of a chunk and the number
 //! of chunks, not with their product.
 
+use super::products::{accumulators, add_products, scalars};
 use super::{Chunk, Parts, Problem, UNROLL, equal_runs, flattened, input_of, outputs_of_tap};
 use crate::kernels::conv::tile::{Splat, splat};
 use crate::kernels::conv::{Segment, Source, panel_widths, segments};
 use crate::kernels::isa_name;
 use crate::kernels::window::{Axis, balanced, div_rem, full_or_edge};
 use crate::kir::{Addr, ArgDecl, BinaryOp, Builder, Elem, IntCc, Kernel, Type, Value};
-use crate::target::{Level, Target};
+use crate::target::Target;
 use nncc_ir::{BLOCK, padded_channels};
 use std::ops::Range;
 
@@ -61,25 +62,12 @@ impl<'a> Dense<'a> {
         let lanes = target.lanes(Elem::F32).min(BLOCK);
         let panels = if lanes == BLOCK { panel_widths(problem.outputs).len().clamp(1, 2) } else { 1 };
         let vectors = panels * BLOCK / lanes;
-        // One register for an input, one that Cranelift keeps, one for a product that is not fused; quads of inputs where
-        // lanes are taken.
-        let cranelift = matches!(target.level, Level::X86V1 | Level::Aarch64);
-        let free = target.vector_regs - vectors - 1 - usize::from(cranelift) - usize::from(!target.fma);
-        let channels = match splat {
-            Splat::Load => (free / vectors).clamp(1, BLOCK),
-            Splat::Lane => {
-                if free / vectors >= 4 {
-                    4
-                } else {
-                    2
-                }
-            }
-        };
+        let accumulators = accumulators(target, vectors);
+        let channels = scalars(splat, accumulators, BLOCK);
         let [_, height, width] = &problem.axes;
         let row_bytes = 4 * BLOCK * (width.outputs * panels + height.stride * width.inputs);
         let chunk = Chunk::of(target, &problem.axes, row_bytes);
         let parts = Parts { images: 1, count: 1 };
-        let accumulators = free / vectors;
         let mut dense = Dense { target, segments, splat, panels, channels, accumulators, parts, chunk, problem };
         dense.parts = Parts::of(dense.problem.batch, dense.tasks_of_a_part(), dense.problem.macs());
         dense
@@ -358,33 +346,13 @@ impl<'a> Dense<'a> {
 
     /// The products of one pixel: its vectors of dy, which are held, by its channels of x at each tap.
     fn products(&self, b: &mut Builder, row: &Row<'_>, x: Addr, held: &[Value], sums: &mut [Value]) {
-        let Row { tile, .. } = row;
-        let quad_type = Type::of(Elem::F32, 4);
-        let mut quad = x.base;
+        let Row { tile, taps, .. } = row;
         let tap_pitch = self.problem.axes[2].dilation * tile.segment.pixel_pitch;
-        for (tap, c) in row.taps.clone().flat_map(|tap| (0..tile.count).map(move |c| (tap, c))) {
-            let elem = (tap - row.taps.start) * tap_pitch + c * tile.segment.channel_pitch;
-            let at = x.plus((elem * 4) as i64);
-            if self.splat == Splat::Lane && c % 4 == 0 {
-                quad = b.load_part(quad_type, at, 4.min(tile.count - c));
-            }
-            // Panels of different widths need vectors of their own.
-            let mut inputs: Vec<(Type, Value)> = Vec::with_capacity(2);
-            for (i, v) in tile.vectors.iter().enumerate() {
-                if inputs.iter().all(|(ty, _)| *ty != v.ty) {
-                    let input = if self.splat == Splat::Lane {
-                        let lane = b.extract(quad, c % 4);
-                        b.splat(v.ty, lane)
-                    } else {
-                        b.load_splat(v.ty, at)
-                    };
-                    inputs.push((v.ty, input));
-                }
-                let input = inputs.iter().find(|(ty, _)| *ty == v.ty).map_or(quad, |(_, input)| *input);
-                let sum = &mut sums[tile.index(i, tap, c)];
-                *sum = b.mul_add(held[i], input, *sum);
-            }
-        }
+        let elem = |tap: usize, c: usize| (tap - taps.start) * tap_pitch + c * tile.segment.channel_pitch;
+        let of_tap = |tap: usize| (0..tile.count).map(move |c| x.plus((elem(tap, c) * 4) as i64));
+        let scalars: Vec<Addr> = taps.clone().flat_map(of_tap).collect();
+        let place = |v: usize, i: usize| tile.index(v, taps.start + i / tile.count, i % tile.count);
+        add_products(b, self.splat, held, (&scalars, tile.count), sums, place);
     }
 
     /// The vectors of a tile's panels.

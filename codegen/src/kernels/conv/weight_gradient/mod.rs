@@ -19,6 +19,7 @@ pub mod dense;
 pub mod depthwise;
 pub mod generic;
 pub mod pointwise;
+mod products;
 
 use crate::kernels::conv::Source;
 use crate::kernels::isa_name;

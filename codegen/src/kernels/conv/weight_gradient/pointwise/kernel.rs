@@ -5,7 +5,7 @@ use super::Pointwise;
 use super::shape::Shape;
 use super::sums::Sums;
 use crate::kernels::isa_name;
-use crate::kernels::window::{balanced, div_rem_by};
+use crate::kernels::window::{balanced, div_rem_by, full_or_edge_of, piece};
 use crate::kir::{ArgDecl, Builder, Elem, IntCc, Kernel, Type, Value};
 use nncc_ir::{BLOCK, channel_blocks, padded_channels};
 
@@ -65,14 +65,9 @@ impl Pointwise<'_> {
                 1 => (rest, b.i64(0)),
                 _ => div_rem_by(b, rest, shape.groups),
             };
-            let span = |b: &mut Builder, at: Value, size: Value, all: Value| {
-                let lo = b.mul(at, size);
-                let hi = b.add(lo, size);
-                [lo, b.min_s(hi, all)]
-            };
-            let panels = span(b, m, shape.cut_panels, shape.panels);
-            let tiles = span(b, c, shape.cut_tiles, shape.tiles);
-            let images = span(b, part, shape.part_images, shape.batch);
+            let panels = piece(b, m, shape.cut_panels, shape.panels);
+            let tiles = piece(b, c, shape.cut_tiles, shape.tiles);
+            let images = piece(b, part, shape.part_images, shape.batch);
             let of_group = |b: &mut Builder, base: Value, channels: Value, channel: Value| {
                 let first = b.mul(group, channels);
                 let first = b.mul(first, channel);
@@ -133,15 +128,21 @@ impl Pointwise<'_> {
             let next = self.next_tile(b, task, at, tile);
             b.for_(task.panels[0], task.panels[1], 1, |b, panel| {
                 let [full, edge] = [outputs / BLOCK > 0, !outputs.is_multiple_of(BLOCK)];
-                either(b, panel, task.shape.full_panels, [full, edge], |b, is_full| {
-                    let rows = if is_full { BLOCK } else { outputs % BLOCK };
-                    let width = if is_full { BLOCK } else { padded_channels(rows) };
-                    equal_runs(b, balanced(rows, self.channels), |b, row, count| {
-                        let sums = Sums { blocks, x: &x, tile, panel, width, row, count };
-                        let ahead = next.as_ref().map(|next| self.ahead(b, task, at, next, &sums));
-                        self.tile(b, task, at, &sums, ahead.as_ref());
-                    });
-                });
+                full_or_edge_of(
+                    b,
+                    panel,
+                    |_| task.shape.full_panels,
+                    [full, edge],
+                    |b, is_full| {
+                        let rows = if is_full { BLOCK } else { outputs % BLOCK };
+                        let width = if is_full { BLOCK } else { padded_channels(rows) };
+                        equal_runs(b, balanced(rows, self.channels), |b, row, count| {
+                            let sums = Sums { blocks, x: &x, tile, panel, width, row, count };
+                            let ahead = next.as_ref().map(|next| self.ahead(b, task, at, next, &sums));
+                            self.tile(b, task, at, &sums, ahead.as_ref());
+                        });
+                    },
+                );
             });
         });
     }
@@ -151,12 +152,18 @@ impl Pointwise<'_> {
         let (inputs, channels) = (self.problem.inputs, BLOCK * self.blocks);
         b.for_(task.tiles[0], task.tiles[1], 1, |b, tile| {
             let [full, edge] = [inputs / channels > 0, !inputs.is_multiple_of(channels)];
-            either(b, tile, task.shape.full_tiles, [full, edge], |b, is_full| {
-                let channels = if is_full { channels } else { inputs % channels };
-                let block = |(first, width): (usize, usize)| [width.min(channels - first), width];
-                let blocks: Vec<[usize; 2]> = channel_blocks(channels).map(block).collect();
-                f(b, tile, &blocks);
-            });
+            full_or_edge_of(
+                b,
+                tile,
+                |_| task.shape.full_tiles,
+                [full, edge],
+                |b, is_full| {
+                    let channels = if is_full { channels } else { inputs % channels };
+                    let block = |(first, width): (usize, usize)| [width.min(channels - first), width];
+                    let blocks: Vec<[usize; 2]> = channel_blocks(channels).map(block).collect();
+                    f(b, tile, &blocks);
+                },
+            );
         });
     }
 
@@ -236,18 +243,5 @@ impl Pointwise<'_> {
                 });
             }
         });
-    }
-}
-
-/// Code for the numbers below `full`, and code for the last one where it differs: which of the two there are.
-fn either(b: &mut Builder, number: Value, full: Value, there: [bool; 2], body: impl Fn(&mut Builder, bool)) {
-    match there {
-        [true, false] => body(b, true),
-        [false, true] => body(b, false),
-        [true, true] => {
-            let is_full = b.icmp(IntCc::LtS, number, full);
-            b.branch(is_full, |b| body(b, true), |b| body(b, false));
-        }
-        [false, false] => {}
     }
 }

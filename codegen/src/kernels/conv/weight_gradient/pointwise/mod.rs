@@ -34,12 +34,13 @@ mod kernel;
 mod shape;
 mod sums;
 
+use super::products::{accumulators, scalars};
 use super::{Chunk, LEAST_MACS, Parts, Problem, TASKS, UNROLL, flattened};
 use crate::kernels::conv::tile::{Splat, splat};
 use crate::kernels::conv::{Source, panel_widths};
 use crate::kernels::window::Axis;
 use crate::kir::Elem;
-use crate::target::{Level, Target};
+use crate::target::Target;
 use nncc_ir::{BLOCK, padded_channels};
 
 /// A weight gradient with everything chosen.
@@ -80,15 +81,7 @@ impl<'a> Pointwise<'a> {
         let blocks = if lanes == BLOCK { problem.inputs.div_ceil(BLOCK).clamp(1, 2) } else { 1 };
         let vectors = blocks * BLOCK / lanes;
         let splat = splat(target, 1);
-        // One register for a channel of dy, one that Cranelift keeps, one for a product that is not fused; quads of channels
-        // where lanes are taken.
-        let cranelift = matches!(target.level, Level::X86V1 | Level::Aarch64);
-        let free = target.vector_regs - vectors - 1 - usize::from(cranelift) - usize::from(!target.fma);
-        let channels = match splat {
-            Splat::Load => (free / vectors).clamp(1, BLOCK / 2),
-            Splat::Lane if free / vectors >= 4 => 4,
-            Splat::Lane => 2,
-        };
+        let channels = scalars(splat, accumulators(target, vectors), BLOCK / 2);
         let chunk = chunk(target, &problem, blocks);
         let cut = Cut { panels: 1, tiles: 1, parts: Parts { images: 1, count: 1 } };
         let mut pointwise = Pointwise { target, splat, blocks, channels, chunk, cut, problem };

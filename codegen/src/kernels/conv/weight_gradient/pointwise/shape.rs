@@ -1,6 +1,7 @@
 //! Sizes as an operand of the kernel: layers that differ in nothing else share its code.
 
 use super::Pointwise;
+use crate::kernels::words;
 use crate::kir::{Builder, I64, Value};
 use nncc_ir::{BLOCK, padded_channels};
 
@@ -120,6 +121,6 @@ impl Pointwise<'_> {
             width_step: width.stride,
             chunk_pixels: self.chunk_pixels(),
         };
-        numbers.in_order().iter().flat_map(|&n| (n as i64).to_le_bytes()).collect()
+        words(numbers.in_order().into_iter().map(|n| n as i64))
     }
 }

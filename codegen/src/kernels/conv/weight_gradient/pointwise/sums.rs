@@ -1,9 +1,9 @@
 //! A tile: its products over the pixels of a chunk, what it asks for meanwhile, and where its sums go.
 
 use super::super::UNROLL;
+use super::super::products::add_products;
 use super::Pointwise;
 use super::kernel::{ChunkAt, Input, TaskAt};
-use crate::kernels::conv::tile::Splat;
 use crate::kernels::window::{balanced, div_rem, div_rem_by};
 use crate::kir::{Addr, BinaryOp, Builder, Elem, IntCc, Type, Value};
 use nncc_ir::BLOCK;
@@ -184,7 +184,10 @@ impl Pointwise<'_> {
                         let held: Vec<Value> = (vectors.iter().zip(&types))
                             .map(|(v, &ty)| b.load(ty, xs[v.block].at(((pixel * v.stored + v.first) * 4) as i64)))
                             .collect();
-                        self.products(b, &types, &held, dy.at((pixel * sums.width * 4) as i64), &mut acc);
+                        let channel = |m: usize| dy.at(((pixel * sums.width + m) * 4) as i64);
+                        let channels: Vec<Addr> = (0..sums.count).map(channel).collect();
+                        let place = |v: usize, m: usize| v * sums.count + m;
+                        add_products(b, self.splat, &held, (&channels, sums.count), &mut acc, place);
                     }
                     acc
                 });
@@ -206,37 +209,6 @@ impl Pointwise<'_> {
             (0..channels).step_by(lanes).map(of)
         };
         sums.blocks.iter().enumerate().flat_map(of_block).collect()
-    }
-
-    /// The products of one pixel: its input channels, which are held, by some of its output channels.
-    fn products(&self, b: &mut Builder, types: &[Type], held: &[Value], dy: Addr, acc: &mut [Value]) {
-        let count = acc.len() / held.len().max(1);
-        let quad_type = Type::of(Elem::F32, 4);
-        let mut quad = dy.base;
-        for m in 0..count {
-            let at = dy.plus((m * 4) as i64);
-            if self.splat == Splat::Lane && m % 4 == 0 {
-                quad = b.load_part(quad_type, at, 4.min(count - m));
-            }
-            // Blocks of different widths need vectors of their own.
-            let mut inputs: Vec<(Type, Value)> = Vec::with_capacity(2);
-            for (v, &ty) in types.iter().enumerate() {
-                let known = inputs.iter().find(|(of, _)| *of == ty).map(|(_, value)| *value);
-                let input = known.unwrap_or_else(|| {
-                    if self.splat == Splat::Lane {
-                        let lane = b.extract(quad, m % 4);
-                        b.splat(ty, lane)
-                    } else {
-                        b.load_splat(ty, at)
-                    }
-                });
-                if known.is_none() {
-                    inputs.push((ty, input));
-                }
-                let sum = &mut acc[v * count + m];
-                *sum = b.mul_add(held[v], input, *sum);
-            }
-        }
     }
 
     /// Where the first sum of each output channel of a tile belongs.
