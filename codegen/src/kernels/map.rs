@@ -26,7 +26,7 @@
 //! is written, at the same place.
 
 use crate::kernels::pointwise::{self, elem_of, from_memory, to_memory};
-use crate::kernels::window::div_rem_by;
+use crate::kernels::window::{self, div_rem_by};
 use crate::kir::{Addr, ArgDecl, Builder, I64, IntCc, Kernel, Type, Value};
 use crate::target::Target;
 use nncc_ir::pointwise::{BinaryFn, Inst, Ref, Scalar};
@@ -290,13 +290,8 @@ impl Map<'_> {
         let pointers = self.pointers(b);
         b.tasks(|b, task| {
             let (run, piece) = div_rem_by(b, task, pieces);
-            let part = |b: &mut Builder, i: Value, size: Value, all: Value| {
-                let from = b.mul(i, size);
-                let past = b.add(from, size);
-                (from, b.min_s(past, all))
-            };
-            let (first_plane, past_plane) = part(b, run, planes_per_task, planes);
-            let (first_line, past_line) = part(b, piece, lines_per_piece, lines);
+            let [first_plane, past_plane] = window::piece(b, run, planes_per_task, planes);
+            let [first_line, past_line] = window::piece(b, piece, lines_per_piece, lines);
             b.for_(first_plane, past_plane, 1, |b, plane| {
                 let (mut rest, mut pointers) = (plane, pointers.clone());
                 for i in 0..self.around() {

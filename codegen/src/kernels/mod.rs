@@ -1,7 +1,7 @@
 //! Kernel templates: generators of kernel IR, one file each.
 //!
-//! A template takes a [`Target`] and shapes and gives a [`Kernel`](crate::kir::Kernel) whose extents,
-//! strides and tails are constants. It knows nothing of the graph: which template serves a node is decided in `lower/`.
+//! A template takes a [`Target`] and shapes and gives a [`Kernel`](crate::kir::Kernel) whose extents, strides and tails are
+//! constants, or, where that costs nothing, numbers that it reads: then layers share its code. It knows nothing of the graph: which template serves a node is decided in `lower/`.
 
 pub mod attention;
 pub mod bands;
@@ -27,6 +27,11 @@ pub mod trilu;
 pub mod window;
 
 use crate::target::{Level, Target};
+
+/// Numbers as an operand of a kernel: 64 bits each.
+pub(crate) fn words(numbers: impl IntoIterator<Item = i64>) -> Vec<u8> {
+    numbers.into_iter().flat_map(i64::to_le_bytes).collect()
+}
 
 /// The instruction set in a kernel's name.
 pub(crate) fn isa_name(target: &Target) -> &'static str {

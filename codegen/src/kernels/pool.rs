@@ -18,9 +18,9 @@
 
 use super::bands::Band;
 use super::conv::generic::element;
-use super::isa_name;
 use super::pointwise::elem_of;
 use super::window::{Axis, Run, TapGroup, div_rem, div_rem_by, first_line, full_or_edge, line_at};
+use super::{isa_name, words};
 use crate::kir::{ArgDecl, Builder, Elem, FloatCc, I64, Index, IntCc, Kernel, Type, Value};
 use crate::math;
 use crate::target::Target;
@@ -200,7 +200,7 @@ impl Blocked<'_> {
 
     /// What the kernel's last operand holds: chunks of rows, and rows of a chunk.
     pub fn shape(&self) -> Vec<u8> {
-        [self.chunks(), self.rows()].iter().flat_map(|&n| (n as i64).to_le_bytes()).collect()
+        words([self.chunks(), self.rows()].map(|n| n as i64))
     }
 
     /// Is the code of all tiles small enough? Else the generic template serves.

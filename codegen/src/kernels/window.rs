@@ -265,15 +265,34 @@ pub fn along(b: &mut Builder, p: Value, i: Value, bytes: usize) -> Value {
 
 /// Code for the numbers below `full`, and code for the last one where it differs.
 pub fn full_or_edge(b: &mut Builder, number: Value, full: usize, all: usize, body: impl Fn(&mut Builder, bool)) {
-    match full {
-        0 => body(b, false),
-        full if full == all => body(b, true),
-        full => {
-            let bound = b.i64(full as i64);
-            let is_full = b.icmp(IntCc::LtS, number, bound);
+    let bound = |b: &mut Builder| b.i64(full as i64);
+    full_or_edge_of(b, number, bound, [full > 0, full != all], body);
+}
+
+/// The same where it is known whether there are full ones and others, and a kernel reads how many full ones.
+pub fn full_or_edge_of(
+    b: &mut Builder,
+    number: Value,
+    full: impl FnOnce(&mut Builder) -> Value,
+    there: [bool; 2],
+    body: impl Fn(&mut Builder, bool),
+) {
+    match there {
+        [false, _] => body(b, false),
+        [true, false] => body(b, true),
+        [true, true] => {
+            let full = full(b);
+            let is_full = b.icmp(IntCc::LtS, number, full);
             b.branch(is_full, |b| body(b, true), |b| body(b, false));
         }
     }
+}
+
+/// Piece `at` of `all` elements in pieces of `size`: from where to where.
+pub fn piece(b: &mut Builder, at: Value, size: Value, all: Value) -> [Value; 2] {
+    let lo = b.mul(at, size);
+    let hi = b.add(lo, size);
+    [lo, b.min_s(hi, all)]
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! layout assignment sees to it that this is a bias or the like.
 
 use crate::kernels::map::{self, MapKernel, Nest};
+use crate::kernels::words;
 use crate::lower::{Call, LowerCx, LowerError, Operand};
 use crate::program::Arg;
 use nncc_ir::broadcast::broadcast_strides;
@@ -54,7 +55,7 @@ pub fn lower_map(
         let bytes = |i: usize| region.offsets[i] * all[i].dtype.bytes();
         let mut args: Vec<Arg> = args.iter().enumerate().map(|(i, a)| a.plus(bytes(i))).collect();
         if !numbers.is_empty() {
-            args.push(cx.constant(numbers.iter().flat_map(|n| n.to_le_bytes()).collect()));
+            args.push(cx.constant(words(numbers)));
         }
         cx.step(Call::new(kernel, &args, tasks).labelled(label));
     }

@@ -215,26 +215,17 @@ fn divide(r: Bytes, out: &mut Vec<Nest>) {
         (_, Some(a)) => Inner::Scalar { axis: a, unit },
     };
     if let Inner::Row { len, .. } = inner
-        && let Some(next) = outer.iter().position(|a| a.src == (len * unit.bytes()) as i64)
+        && let row = len * unit.bytes()
+        && let piece @ 2.. = STREAM / row
+        && let Some(next) = outer.iter().position(|a| a.src == row as i64)
         && next + 1 < outer.len()
     {
         // Rows that are neighbours where they are read, and far apart where they are written.
-        let piece = STREAM / (len * unit.bytes());
-        match outer[next].len {
-            _ if piece < 2 => {}
-            len if len <= piece => {
-                let axis = outer.remove(next);
-                outer.push(axis);
-            }
-            _ => {
-                let (main, remains) = r.cut(next, piece);
-                divide(main, out);
-                if let Some(r) = remains {
-                    divide(r, out);
-                }
-                return;
-            }
+        if outer[next].len > piece {
+            return divide_cut(&r, next, piece, out);
         }
+        let axis = outer.remove(next);
+        outer.push(axis);
     }
     let mut bytes = unit.bytes()
         * match inner {
@@ -251,14 +242,18 @@ fn divide(r: Bytes, out: &mut Vec<Nest>) {
     let (piece, axis) = (CHUNK / bytes, outer.last().copied());
     if let (2.., Some(axis)) = (piece, axis) {
         let at = r.axes.iter().position(|a| *a == axis).expect("an axis of the region");
-        let (main, remains) = r.cut(at, piece);
-        divide(main, out);
-        if let Some(r) = remains {
-            divide(r, out);
-        }
-        return;
+        return divide_cut(&r, at, piece, out);
     }
     out.push(Nest { from: r.from, to: r.to, src: r.src, dst: r.dst, tasks: outer, loops, inner });
+}
+
+/// Divides what an axis cut into pieces leaves.
+fn divide_cut(r: &Bytes, axis: usize, piece: usize, out: &mut Vec<Nest>) {
+    let (main, remains) = r.cut(axis, piece);
+    divide(main, out);
+    if let Some(r) = remains {
+        divide(r, out);
+    }
 }
 
 #[cfg(test)]

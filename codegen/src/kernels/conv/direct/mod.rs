@@ -34,7 +34,8 @@
 //! stream every few kilobytes, the rows of a tile are short pieces in many pages, and its pixels a few lines of every block.
 //!
 //! Tasks go over panels inside of rows when all weights fit L2 (the input is read once from memory), else rows inside of panels
-//! (the weights are); of so many images at a time that their inputs stay in L2 for all panels. Needs: with more than one group, channels a group are multiples of 16 on both sides.
+//! (the weights are); of so many images at a time that their inputs stay in L2 for all panels. Needs: with more than one group,
+//! channels a group are multiples of 16 on both sides.
 //!
 //! | file | holds |
 //! |---|---|
@@ -101,6 +102,8 @@ pub struct Direct<'a> {
     rows: usize,
     /// Do tasks go over panels first?
     panels_inner: bool,
+    /// Images that a group of panels meets one behind the other, where they do not.
+    images: usize,
 }
 
 impl<'a> Direct<'a> {
@@ -118,8 +121,12 @@ impl<'a> Direct<'a> {
                 direct.pass_blocks = pass_blocks.clamp(1, direct.blocks());
                 direct.rows = rows.clamp(1, direct.row_count().max(1));
                 (direct.tile, direct.panels_inner) = (tile, panels_inner);
+                direct.images = direct.best_block();
             }
-            None => direct.choose_tasks(),
+            None => {
+                direct.images = direct.best_block();
+                direct.choose_tasks();
+            }
         }
         direct.keep_sums(in_place);
         direct
@@ -164,6 +171,7 @@ impl<'a> Direct<'a> {
             kept: Kept::Output,
             rows: conv.axes[..2].iter().map(|a| a.outputs).product::<usize>().max(1),
             panels_inner: true,
+            images: 1,
         }
     }
 
@@ -268,7 +276,7 @@ impl<'a> Direct<'a> {
     fn traffic(&self, panels_inner: bool, chunks: usize) -> usize {
         match panels_inner {
             true => self.inputs_read() * self.input_bytes() + self.weights_read(self.inputs_read() * chunks),
-            false => self.traffic_of_blocks(self.images_of_a_block()),
+            false => self.traffic_of_blocks(self.images),
         }
     }
 
@@ -298,7 +306,7 @@ impl<'a> Direct<'a> {
     }
 
     /// Of the equal blocks of images the one that moves the fewest bytes; the largest of several.
-    fn images_of_a_block(&self) -> usize {
+    fn best_block(&self) -> usize {
         let all = self.conv.batch.max(1);
         let sizes = (1..=all).rev().filter(|&size| all.is_multiple_of(size));
         sizes.min_by_key(|&size| self.traffic_of_blocks(size)).unwrap_or(1)
@@ -411,7 +419,7 @@ impl<'a> Direct<'a> {
         let conv = &self.conv;
         let blocked = conv.taps() == 1 && conv.source == Source::Blocked;
         let large = self.inputs_read() * self.input_bytes() > self.target.l2;
-        let stays = self.panels_inner || self.images_stay(self.images_of_a_block());
+        let stays = self.panels_inner || self.images_stay(self.images);
         self.target.prefetches() && blocked && large && (!stays || self.panel_groups() <= READERS)
     }
 

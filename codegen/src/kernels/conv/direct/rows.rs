@@ -68,7 +68,7 @@ impl Direct<'_> {
         let start = |b: &mut Builder| -> Vec<Value> {
             let mut sums = Vec::new();
             for v in &group.vectors {
-                let init = self.unreached(b, group, v);
+                let init = beginning(b, group, v);
                 sums.extend(std::iter::repeat_n(init, pixels));
             }
             sums
@@ -197,7 +197,7 @@ impl Direct<'_> {
         let behind = self.written_along();
         let unreached: Vec<Value> = match behind.is_empty() {
             true => Vec::new(),
-            false => group.vectors.iter().map(|v| self.unreached(b, group, v)).collect(),
+            false => group.vectors.iter().map(|v| beginning(b, group, v)).collect(),
         };
         // The result of a vector of sums at a place, and of those behind it that have none.
         let write = |b: &mut Builder, v: usize, sum: Value, offset: Value, disp: i64| {
@@ -239,13 +239,13 @@ impl Direct<'_> {
         let lines = (0..depth.out_span).flat_map(|d| (0..height.out_span).map(move |h| line(d, h)));
         lines.flat_map(|line| (0..width.out_span).map(move |w| line + w)).skip(1).collect()
     }
+}
 
-    /// What an output is that no tap reaches, before the epilogue.
-    fn unreached(&self, b: &mut Builder, group: &Group<'_>, lanes: &Lanes) -> Value {
-        match group.bias {
-            Some(bias) => b.load(lanes.ty, bias.at(lanes.channel * F32_BYTES)),
-            None => b.zero(lanes.ty),
-        }
+/// What a sum begins with, and what an output is that no tap reaches: the bias, if there is one.
+fn beginning(b: &mut Builder, group: &Group<'_>, lanes: &Lanes) -> Value {
+    match group.bias {
+        Some(bias) => b.load(lanes.ty, bias.at(lanes.channel * F32_BYTES)),
+        None => b.zero(lanes.ty),
     }
 }
 

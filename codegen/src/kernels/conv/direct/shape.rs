@@ -3,22 +3,23 @@
 
 use super::super::{Sink, Source, panel_widths};
 use super::Direct;
+use crate::kernels::words;
 use crate::kir::{Builder, I64, Value};
 use nncc_ir::BLOCK;
 
 impl Direct<'_> {
     /// What the kernel's last operand holds: the numbers of `Shape`.
     pub fn shape(&self) -> Vec<u8> {
-        self.shape_numbers().iter().flat_map(|&n| (n as i64).to_le_bytes()).collect()
+        words(self.shape_numbers().map(|n| n as i64))
     }
 
     pub(super) fn shape_numbers(&self) -> [usize; Shape::NUMBERS] {
         let conv = &self.conv;
-        let (groups, images) = (conv.groups * self.panel_groups(), self.images_of_a_block());
-        let alone = self.chunks() * images == 1;
+        let groups = conv.groups * self.panel_groups();
+        let alone = self.chunks() * self.images == 1;
         let radices = match self.panels_inner {
             true => [groups, self.chunks(), 1],
-            false => [self.chunks(), images, groups],
+            false => [self.chunks(), self.images, groups],
         };
         let channels = conv.groups * conv.outputs;
         let stored = if conv.sink == Sink::Matrix { channels } else { nncc_ir::padded_channels(channels) };
