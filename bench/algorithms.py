@@ -36,6 +36,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETWORKS = {
     "first-layer": "resnet18",
     "direct": "squeezenet1_1",
+    "flat-pixels": "mobilenet_v2",
+    "matrix-products": "alexnet",
+    "asking-ahead": "vit_b_16",
     "depthwise": "mobilenet_v2",
     "transposed-phases": "unet256",
     "winograd": "vgg16",

@@ -433,13 +433,17 @@ impl Compiler {
             Some(t) => t.parse().map_err(|e| Error::Usage(format!("--target {t}: {e}")))?,
             None => target_lexicon::Triple::host(),
         };
-        match &self.cpu {
-            Some(cpu) => Ok(vec![Target::parse(&triple, cpu).map_err(|e| usage(&e))?]),
+        let mut targets = match &self.cpu {
+            Some(cpu) => vec![Target::parse(&triple, cpu).map_err(|e| usage(&e))?],
             None => {
                 let levels = Target::levels(&triple).map_err(|e| usage(&e))?;
-                Ok(levels.iter().map(|&l| Target::of_level(triple.clone(), l)).collect())
+                levels.iter().map(|&l| Target::of_level(triple.clone(), l)).collect()
             }
+        };
+        if self.disabled.has(Switch::AskingAhead) {
+            targets.iter_mut().for_each(|target| target.prefetches = false);
         }
+        Ok(targets)
     }
 }
 

@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 /// The network in which an algorithm is chosen: a small one where there is one.
 fn network_of(switch: Switch) -> &'static str {
     match switch {
-        Switch::FirstLayer | Switch::BatchNormFolding | Switch::Epilogues | Switch::Residuals => "resnet18",
+        Switch::FirstLayer | Switch::AskingAhead | Switch::BatchNormFolding | Switch::Epilogues | Switch::Residuals => {
+            "resnet18"
+        }
         Switch::Direct | Switch::Winograd => "squeezenet1_1",
-        Switch::Depthwise | Switch::Bands => "mobilenet_v2",
+        Switch::Depthwise | Switch::FlatPixels | Switch::Bands => "mobilenet_v2",
         Switch::TransposedPhases => "unet256",
         Switch::PoolingInTiles => "vgg16",
-        Switch::Attention => "bert_mini",
+        Switch::Attention | Switch::MatrixProducts => "bert_mini",
         Switch::ElementwiseFusion | Switch::ConcatInPlace => "densenet121",
     }
 }

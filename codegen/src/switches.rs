@@ -47,6 +47,9 @@ macro_rules! switches {
 switches! {
     FirstLayer "first-layer", "the input is copied into channel blocks instead of read as it comes", passes: [PlanarInputs];
     Direct "direct", "convolutions without register tiles: one element at a time", passes: [];
+    FlatPixels "flat-pixels", "1x1 convolutions row by row of the picture, not as a product over all pixels", passes: [];
+    MatrixProducts "matrix-products", "matrix products without register tiles, packed or in place: one element at a time", passes: [];
+    AskingAhead "asking-ahead", "weights and pixels are read when they are needed, not asked for before", passes: [];
     Depthwise "depthwise", "narrow groups one element at a time", passes: [];
     TransposedPhases "transposed-phases", "transposed convolutions one element at a time, with a test of each tap", passes: [];
     Winograd "winograd", "3x3 convolutions by the direct form, as with --winograd off", passes: [];

@@ -53,6 +53,8 @@ pub struct Target {
     pub vector_regs: usize,
     /// Is `MulAdd` one rounding?
     pub fma: bool,
+    /// Can kernels ask for memory ahead? Cranelift, which serves the 128-bit levels, cannot.
+    pub prefetches: bool,
     /// Bytes of first-level data cache.
     pub l1d: usize,
     /// Bytes of second-level cache, of one core.
@@ -124,12 +126,8 @@ impl Target {
             Level::X86V3 => (16, true),
             Level::X86V4 | Level::Aarch64 => (32, true),
         };
-        Target { triple, level, vector_bits: level.vector_bits(), vector_regs, fma, l1d, l2, l3 }
-    }
-
-    /// Can kernels ask for memory ahead? Cranelift, which serves the 128-bit levels, cannot.
-    pub fn prefetches(&self) -> bool {
-        matches!(self.level, Level::X86V3 | Level::X86V4)
+        let prefetches = matches!(level, Level::X86V3 | Level::X86V4);
+        Target { triple, level, vector_bits: level.vector_bits(), vector_regs, fma, prefetches, l1d, l2, l3 }
     }
 
     /// x86-64 Linux at its baseline.

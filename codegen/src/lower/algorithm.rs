@@ -170,11 +170,8 @@ impl Algorithms {
     }
 
     /// The schedule that was chosen for a layer, if one was.
-    pub(super) fn schedule(&self, signature: impl FnOnce() -> String) -> Option<Schedule> {
-        if self.choices.is_empty() {
-            return None;
-        }
-        match self.choices.get(&signature()) {
+    pub(super) fn schedule(&self, signature: &str) -> Option<Schedule> {
+        match self.choices.get(signature) {
             Some(Choice::Schedule(schedule)) => Some(schedule),
             _ => None,
         }

@@ -16,11 +16,12 @@ use super::pools::Pools;
 use super::{Algorithms, LowerError, SetSource};
 use crate::cost::{self, Cost, count::Counts};
 use crate::kernels::conv::Conv;
-use crate::kernels::conv::direct::Direct;
+use crate::kernels::conv::direct::{Direct, flattened};
 use crate::kernels::conv::layer::{self, Layer};
 use crate::kir::Kernel;
 use crate::pack::Packed;
 use crate::program::{Arg, KernelId, LevelPlan, MAX_ALIGN, Step, StepResult};
+use crate::switches::Switch;
 use crate::target::Target;
 use nncc_ir::{Constant, DType, Graph, Layout, NodeId, Op, TensorType, ValueId};
 use rustc_hash::FxHashMap;
@@ -335,9 +336,13 @@ impl<'s, 'a> LowerCx<'s, 'a> {
     /// The direct template for a convolution or matrix product, with the schedule chosen for it; and the layer that it is.
     pub(super) fn direct(&self, conv: &Conv, in_place: bool) -> (Direct<'a>, Layer) {
         let target = self.target();
-        let schedule = self.algorithms().schedule(|| layer::signature(target, conv, in_place));
-        let direct = Direct::scheduled(target, conv, in_place, schedule);
-        let layer = Layer::new(target, conv, in_place, &direct);
+        let signature = layer::signature(target, conv, in_place);
+        let conv = match self.algorithms().without(Switch::FlatPixels) {
+            true => conv.clone(),
+            false => flattened(target, conv),
+        };
+        let direct = Direct::scheduled(target, &conv, in_place, self.algorithms().schedule(&signature));
+        let layer = Layer::new(signature, conv, in_place, &direct);
         (direct, layer)
     }
 

@@ -24,10 +24,10 @@ pub(super) fn lower(op: &Fused, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerErr
     let output = cx.output(0);
     let behind = match root {
         Op::Conv(_) | Op::ConvTranspose(_) => behind_conv(cx, &op.program, &extra, &output)?,
-        Op::MatMul(_) if super::matmul::takes_epilogue(None, own, &output) => {
+        Op::MatMul(_) if super::matmul::takes_epilogue(cx, None, own, &output) => {
             fit(cx, &op.program, &extra, &output, column_kind, output.rank() - 1)?
         }
-        Op::Gemm(gemm) if super::matmul::takes_epilogue(Some(gemm), own, &output) => {
+        Op::Gemm(gemm) if super::matmul::takes_epilogue(cx, Some(gemm), own, &output) => {
             fit(cx, &op.program, &extra, &output, column_kind, output.rank() - 1)?
         }
         _ => None,

@@ -20,6 +20,7 @@ use crate::kernels::matmul::{Generic, Strides};
 use crate::kernels::window::Axis;
 use crate::pack::MatrixPanels;
 use crate::program::Arg;
+use crate::switches::Switch;
 use nncc_ir::DType;
 use nncc_ir::broadcast::broadcast_strides;
 use nncc_ir::ops::matmul::Gemm;
@@ -84,6 +85,7 @@ impl Product {
             return Ok(());
         }
         if self.y.dtype == DType::F32
+            && !cx.algorithms().without(Switch::MatrixProducts)
             && let Some(shape) = self.as_conv(&behind)
         {
             let in_place = behind.args.iter().any(|arg| Some(*arg) == self.y.memory());
@@ -208,8 +210,16 @@ impl Product {
 }
 
 /// Whether a product with these operands takes an epilogue: the direct template will serve it.
-pub(super) fn takes_epilogue(gemm: Option<&Gemm>, operands: &[Option<Operand>], y: &Operand) -> bool {
+pub(super) fn takes_epilogue(
+    cx: &LowerCx<'_, '_>,
+    gemm: Option<&Gemm>,
+    operands: &[Option<Operand>],
+    y: &Operand,
+) -> bool {
     let [Some(a), Some(b), ..] = operands else { return false };
+    if cx.algorithms().without(Switch::MatrixProducts) {
+        return false;
+    }
     let f32s = operands.iter().flatten().all(|o| o.dtype == DType::F32) && y.dtype == DType::F32;
     let plain = gemm.is_none_or(|g| g.alpha == 1.0 && g.beta == 1.0);
     let columns = *y.dims.last().unwrap_or(&0);

@@ -24,15 +24,14 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The layer that a template computes.
-    pub fn new(target: &Target, conv: &Conv, in_place: bool, direct: &Direct<'_>) -> Layer {
-        let signature = signature(target, conv, in_place);
-        Layer { signature, schedule: direct.schedule(), conv: conv.clone(), in_place }
+    /// The layer of this name that a template computes.
+    pub fn new(signature: String, conv: Conv, in_place: bool, direct: &Direct<'_>) -> Layer {
+        Layer { signature, schedule: direct.schedule(), conv, in_place }
     }
 
     /// The schedule that the template chooses by itself, and the `most - 1` others that the cost model likes best.
     pub fn candidates(&self, target: &Target, most: usize) -> Vec<Schedule> {
-        let own = Direct::new(target, &self.conv, self.in_place);
+        let own = Direct::scheduled(target, &self.conv, self.in_place, None);
         let mut others: Vec<(f64, Schedule)> = Vec::new();
         for schedule in own.alternatives() {
             let direct = Direct::scheduled(target, &self.conv, self.in_place, Some(schedule));

@@ -107,15 +107,15 @@ pub struct Direct<'a> {
 }
 
 impl<'a> Direct<'a> {
-    /// Chooses tile, passes and tasks. `in_place` says that an operand shares the output's memory, which forbids partial sums
-    /// there.
+    /// Chooses rows, tile, passes and tasks. `in_place` says that an operand shares the output's memory, which forbids partial
+    /// sums there.
     pub fn new(target: &'a Target, conv: &Conv, in_place: bool) -> Direct<'a> {
-        Direct::scheduled(target, conv, in_place, None)
+        Direct::scheduled(target, &flattened(target, conv), in_place, None)
     }
 
-    /// The same with a schedule from elsewhere, if its tile fits the layer.
+    /// The same with the convolution's rows as they are, and with a schedule from elsewhere if its tile fits the layer.
     pub fn scheduled(target: &'a Target, conv: &Conv, in_place: bool, schedule: Option<Schedule>) -> Direct<'a> {
-        let mut direct = Direct::unsplit(target, &flattened(target, conv));
+        let mut direct = Direct::unsplit(target, conv);
         match schedule.filter(|s| direct.takes(s.tile)) {
             Some(Schedule { tile, pass_blocks, rows, panels_inner }) => {
                 direct.pass_blocks = pass_blocks.clamp(1, direct.blocks());
@@ -408,7 +408,7 @@ impl<'a> Direct<'a> {
         let output = 4 * self.conv.batch * self.conv.groups * self.conv.outputs * self.conv.output_plane();
         let reads = self.conv.epilogue.extras.contains(&Extra::Same) && output > self.target.l2;
         let gains = self.conv.sink == Sink::Matrix || self.ahead() > 0 || reads;
-        self.target.prefetches() && self.conv.weights == Weights::Panels && gains
+        self.target.prefetches && self.conv.weights == Weights::Panels && gains
     }
 
     /// Does a tile ask for the pixels of the next one? A tile of a single tap reads a few lines of every block of channels:
@@ -420,7 +420,7 @@ impl<'a> Direct<'a> {
         let blocked = conv.taps() == 1 && conv.source == Source::Blocked;
         let large = self.inputs_read() * self.input_bytes() > self.target.l2;
         let stays = self.panels_inner || self.images_stay(self.images);
-        self.target.prefetches() && blocked && large && (!stays || self.panel_groups() <= READERS)
+        self.target.prefetches && blocked && large && (!stays || self.panel_groups() <= READERS)
     }
 
     /// Bytes of the weights of one group of channels.
@@ -587,7 +587,7 @@ fn splat_of(target: &Target, segments: &[Segment]) -> Splat {
 
 /// A convolution that reads each pixel where it writes it sees a plane as rows of any length: one that cuts well into tiles
 /// and leaves rows for tasks.
-fn flattened(target: &Target, conv: &Conv) -> Conv {
+pub fn flattened(target: &Target, conv: &Conv) -> Conv {
     let (plane, panels) = (conv.input_plane(), panel_widths(conv.outputs).len());
     let splat = splat_of(target, &segments(conv.inputs, plane, conv.source));
     if !conv.axes.iter().all(Axis::is_identity) || plane == 0 {

@@ -63,7 +63,7 @@ impl Pointwise<'_> {
 
     /// The tile behind this one: of the next chunk behind the last one of this.
     pub(super) fn next_tile(&self, b: &mut Builder, task: &TaskAt, at: &ChunkAt, tile: Value) -> Option<Next> {
-        self.target.prefetches().then(|| {
+        self.target.prefetches.then(|| {
             let behind = b.add_imm(tile, 1);
             let is_last = b.icmp(IntCc::GeS, behind, task.tiles[1]);
             let place = b.add(at.place, at.pixels);
@@ -135,7 +135,7 @@ impl Pointwise<'_> {
         let mask = b.i64(-(UNROLL as i64));
         let unrolled = b.binary(BinaryOp::And, at.pixels, mask);
         let rows = self.rows(b, task, sums);
-        if self.target.prefetches() {
+        if self.target.prefetches {
             // A line of a row is one vector or two.
             for &row in &rows {
                 for v in vectors.iter().filter(|v| v.first == 0) {
