@@ -24,6 +24,7 @@ pub mod normalise_gemm;
 pub mod pass;
 pub mod pipeline;
 pub mod plan_memory;
+pub mod pool_before_conv;
 pub mod recognise;
 pub mod recompute;
 pub mod rewrite;

@@ -16,6 +16,7 @@ pub const PIPELINE: &[Pass] = &[
     fold_pad::PASS,              // before batch norms: a padded convolution cannot take the one before it
     fold_batch_norm::PASS,       // before fuse: a BatchNorm left in between would hide the ReLU
     merge_pointwise_convs::PASS, // after batch norms, which stand between the two
+    pool_before_conv::PASS,      // after batch norms too, and makes maps of one pixel for the next
     dense_pooled_convs::PASS,    // makes Gemms and Reshapes for the next two
     normalise_gemm::PASS,        // the one form of matrix product that code generation knows
     sink::PASS,                  // Reshapes of dense layers behind their activations
