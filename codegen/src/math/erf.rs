@@ -5,7 +5,7 @@
 
 use super::coefficients::{ERF_F32, ERF_F64, ERFC_F32, ERFC_F64};
 use super::exp::exp_normal;
-use super::{below, copysign, format, like, polynomial};
+use super::{below, format, like, polynomial, with_sign};
 use crate::kir::{Builder, Elem, Value};
 
 /// `2 / sqrt(pi)` times the integral of `e^(-t^2)` from 0 to `x`. At most 4 ulp.
@@ -23,12 +23,12 @@ pub fn erf(b: &mut Builder, x: Value) -> Value {
     let t = b.pmin(edge, a);
     let center = like(b, x, center);
     let t = b.sub(t, center);
-    let q = polynomial(b, t, far);
-    let q = b.neg(q);
+    let negative: Vec<f64> = far.iter().map(|c| -c).collect();
+    let q = polynomial(b, t, &negative);
     let e = exp_normal(b, q);
     let one = like(b, x, 1.0);
     let large = b.sub(one, e);
-    let large = copysign(b, large, x);
+    let large = with_sign(b, large, x);
 
     let is_small = below(b, a, 0.9);
     b.select(is_small, small, large)

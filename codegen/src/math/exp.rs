@@ -9,24 +9,26 @@
 //! tanh and sinh follow from it without cancellation.
 
 use super::coefficients::{EXP_F32, EXP_F64};
-use super::{F32, Format, above, below, by_format, clamp, copysign, format, like, polynomial, pow2, round_to_int};
+use super::{
+    F32, Format, above, below, by_format, clamp, copysign, format, from_exponent, like, polynomial, rounded_product,
+    with_sign,
+};
 use crate::kir::{Builder, Elem, Value};
 
 fn is_f32(f: Format) -> bool {
     f.elem == F32.elem
 }
 
-/// `n` as an integer and `q = e^r - 1`, for finite `x` of moderate size.
-fn reduce(b: &mut Builder, f: Format, x: Value) -> (Value, Value) {
+/// `n + offset` in the low bits of an integer, with other bits above those, and `q = e^r - 1`, for finite `x` of moderate size.
+fn reduce(b: &mut Builder, f: Format, x: Value, offset: i64) -> (Value, Value) {
     let log2e = like(b, x, std::f64::consts::LOG2_E);
-    let scaled = b.mul(x, log2e);
-    let (rounded, n) = round_to_int(b, f, scaled);
+    let (rounded, bits) = rounded_product(b, f, x, log2e, offset);
     let (high, low) = (like(b, x, -f.ln2_high), like(b, x, -f.ln2_low));
     let r = b.mul_add(rounded, high, x);
     let r = b.mul_add(rounded, low, r);
     let p = polynomial(b, r, if is_f32(f) { &EXP_F32 } else { &EXP_F64 });
     let r2 = b.mul(r, r);
-    (n, b.mul_add(r2, p, r))
+    (bits, b.mul_add(r2, p, r))
 }
 
 /// `e^x 2^shift`.
@@ -35,14 +37,12 @@ fn exp_shifted(b: &mut Builder, x: Value, shift: i64) -> Value {
     // Beyond these the result is 0 or infinite, with one to spare for `shift`.
     let (lo, hi) = if is_f32(f) { (-105.0, 90.0) } else { (-747.0, 711.0) };
     let x = clamp(b, x, lo, hi);
-    let (n, q) = reduce(b, f, x);
-    let one = like(b, x, 1.0);
-    let m = b.add(q, one);
-    let n = b.add_imm(n, shift);
+    // With both biases in it, n has halves that are exponents as they stand: what is above them leaves at the top.
+    let (n, q) = reduce(b, f, x, 2 * f.bias + shift);
     let half = b.shr_s_imm(n, 1);
     let rest = b.sub(n, half);
-    let (first, second) = (pow2(b, f, half), pow2(b, f, rest));
-    let m = b.mul(m, first);
+    let (first, second) = (from_exponent(b, f, half), from_exponent(b, f, rest));
+    let m = b.mul_add(q, first, first);
     b.mul(m, second)
 }
 
@@ -50,8 +50,8 @@ fn exp_shifted(b: &mut Builder, x: Value, shift: i64) -> Value {
 /// one. At most 2 ulp.
 pub(super) fn exp_normal(b: &mut Builder, x: Value) -> Value {
     let f = format(b, x);
-    let (n, q) = reduce(b, f, x);
-    let scale = pow2(b, f, n);
+    let (n, q) = reduce(b, f, x, f.bias);
+    let scale = from_exponent(b, f, n);
     b.mul_add(q, scale, scale)
 }
 
@@ -63,8 +63,8 @@ pub fn exp(b: &mut Builder, x: Value) -> Value {
 /// `e^x - 1` for `-40 <= x <= 80`.
 fn expm1_moderate(b: &mut Builder, x: Value) -> Value {
     let f = format(b, x);
-    let (n, q) = reduce(b, f, x);
-    let scale = pow2(b, f, n);
+    let (n, q) = reduce(b, f, x, f.bias);
+    let scale = from_exponent(b, f, n);
     let one = like(b, x, 1.0);
     let rest = b.sub(scale, one);
     b.mul_add(scale, q, rest)
@@ -102,7 +102,7 @@ pub fn tanh(b: &mut Builder, x: Value) -> Value {
     let two = like(b, x, 2.0);
     let denominator = b.add(t, two);
     let y = b.div(t, denominator);
-    copysign(b, y, x)
+    with_sign(b, y, x)
 }
 
 /// The hyperbolic sine. At most 4 ulp.

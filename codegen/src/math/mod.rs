@@ -104,12 +104,17 @@ fn polynomial(b: &mut Builder, x: Value, c: &[f64]) -> Value {
 
 /// The magnitude of one float with the sign of another.
 fn copysign(b: &mut Builder, magnitude: Value, sign: Value) -> Value {
+    let magnitude = b.abs(magnitude);
+    with_sign(b, magnitude, sign)
+}
+
+/// A float whose sign bit is 0 with the sign of another.
+fn with_sign(b: &mut Builder, magnitude: Value, sign: Value) -> Value {
     let f = format(b, sign);
     let int = f.elem.as_int();
     let bits = b.bitcast(sign, int);
     let mask = b.int(b.ty(bits), 1 << (f.elem.bits() - 1));
     let sign = b.and(bits, mask);
-    let magnitude = b.abs(magnitude);
     let magnitude = b.bitcast(magnitude, int);
     let both = b.or(magnitude, sign);
     b.bitcast(both, f.elem)
@@ -118,8 +123,22 @@ fn copysign(b: &mut Builder, magnitude: Value, sign: Value) -> Value {
 /// `2^n` for integer lanes within the exponents of normal numbers.
 fn pow2(b: &mut Builder, f: Format, n: Value) -> Value {
     let biased = b.add_imm(n, f.bias);
+    from_exponent(b, f, biased)
+}
+
+/// The power of two with this biased exponent; bits above an exponent's do not count.
+fn from_exponent(b: &mut Builder, f: Format, biased: Value) -> Value {
     let bits = b.shl_imm(biased, f.mantissa);
     b.bitcast(bits, f.elem)
+}
+
+/// The integer nearest to `x * y`, or with a rounding in between its neighbour, below 2^(mantissa - 2): as a float, and as
+/// the low bits of an integer that hold `offset` more, which costs nothing here.
+fn rounded_product(b: &mut Builder, f: Format, x: Value, y: Value, offset: i64) -> (Value, Value) {
+    let magic = like(b, x, f.magic + offset as f64);
+    let t = b.mul_add(x, y, magic);
+    let rounded = b.sub(t, magic);
+    (rounded, b.bitcast(t, f.elem.as_int()))
 }
 
 /// The nearest integer to a float below 2^(mantissa - 2): as a float and as the low bits of an integer.
