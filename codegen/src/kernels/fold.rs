@@ -33,6 +33,8 @@ pub enum Combine {
     Mul,
     /// Largest, NaN if one is.
     Max,
+    /// Largest; where one is NaN, any or NaN. One instruction for six, for whoever finds NaNs by themselves.
+    MaxOfNumbers,
     /// Smallest, NaN if one is.
     Min,
 }
@@ -47,8 +49,8 @@ impl Combine {
             (Combine::Add, _) => b.zero(ty),
             (Combine::Mul, true) => b.float(ty, 1.0),
             (Combine::Mul, false) => b.int(ty, 1),
-            (Combine::Max, true) => b.float(ty, f64::NEG_INFINITY),
-            (Combine::Max, false) => b.int(ty, least),
+            (Combine::Max | Combine::MaxOfNumbers, true) => b.float(ty, f64::NEG_INFINITY),
+            (Combine::Max | Combine::MaxOfNumbers, false) => b.int(ty, least),
             (Combine::Min, true) => b.float(ty, f64::INFINITY),
             (Combine::Min, false) => b.int(ty, most),
         }
@@ -62,8 +64,9 @@ impl Combine {
             (Combine::Mul, true, _) => BinaryOp::FMul,
             (Combine::Mul, ..) => BinaryOp::Mul,
             (Combine::Max, true, _) => BinaryOp::FMax,
-            (Combine::Max, _, true) => BinaryOp::MaxS,
-            (Combine::Max, ..) => BinaryOp::MaxU,
+            (Combine::MaxOfNumbers, true, _) => BinaryOp::PMax,
+            (Combine::Max | Combine::MaxOfNumbers, _, true) => BinaryOp::MaxS,
+            (Combine::Max | Combine::MaxOfNumbers, ..) => BinaryOp::MaxU,
             (Combine::Min, true, _) => BinaryOp::FMin,
             (Combine::Min, _, true) => BinaryOp::MinS,
             (Combine::Min, ..) => BinaryOp::MinU,

@@ -11,7 +11,12 @@
 //! A fold may keep what it combines: that lies in y then and takes the place of x for all that follows, so that no exponential
 //! is taken twice. Vectors are operands that all rows share. x may be y: every element is read before it is written.
 //!
-//! Sums run in up to four vectors and are added up as a tree, lanes last: fixed by the row's length and the target.
+//! Two rows go side by side where both stay in the cache: adding up the lanes of a row, a root and a division are chains that
+//! leave the core idle, and so does the end of every short loop. Of an odd number, the last row goes beside itself: both are
+//! loaded before either is stored, so that this gives the same bytes twice, in place as well.
+//!
+//! Sums run in up to four vectors and are added up as a tree, lanes last: fixed by the row's length and the target, whatever
+//! stands beside the row.
 
 use crate::kernels::fold::Combine;
 use crate::kernels::map::{CHUNK, Row, moved};
@@ -65,98 +70,129 @@ impl Rows {
         args.push(if keeps { ArgDecl::read_write("y", align) } else { ArgDecl::write("y", align) });
         let mut b = Builder::new(name, args);
         let lanes = target.lanes(pointwise::elem_of(self.dtype)).min(self.n.next_power_of_two());
-        let group = (CHUNK / self.n).clamp(1, self.rows);
+        let abreast = self.abreast(target);
+        let group = (CHUNK / self.n).clamp(1, self.rows).next_multiple_of(abreast);
         b.tasks(|b, task| {
             let first = b.mul_imm(task, group as i64);
             let (past, end) = (b.add_imm(first, group as i64), b.i64(self.rows as i64));
             let past = b.min_s(past, end);
-            b.for_(first, past, 1, |b, row| self.row(b, lanes, row));
+            b.for_(first, past, abreast as i64, |b, row| {
+                let mut rows = vec![row];
+                if abreast == 2 {
+                    let next = b.add_imm(row, 1);
+                    let last = b.i64(self.rows as i64 - 1);
+                    rows.push(if self.rows.is_multiple_of(2) { next } else { b.min_s(next, last) });
+                }
+                self.side_by_side(b, lanes, &rows);
+            });
         });
         (b.finish(), self.rows.div_ceil(group))
     }
 
-    fn row(&self, b: &mut Builder, lanes: usize, row: Value) {
+    /// Rows that go side by side: two, unless their results would not stay in half of the first-level cache with them, or the
+    /// one that is computed twice were many of all.
+    fn abreast(&self, target: &Target) -> usize {
+        let stay = 2 * self.n * self.dtype.bytes() * 2 <= target.l1d / 2;
+        if stay && (self.rows.is_multiple_of(2) || self.rows >= 5) { 2 } else { 1 }
+    }
+
+    fn side_by_side(&self, b: &mut Builder, lanes: usize, rows: &[Value]) {
         let ty = Type::of(pointwise::elem_of(self.dtype), lanes);
         let bytes = self.n * self.dtype.bytes();
         let whole_row = |base: Value| Row { dtype: self.dtype, base, stride: 1 };
-        let (x, y) = (b.arg(0), b.arg(1 + self.vectors));
-        let (x, y) = (whole_row(moved(b, x, row, bytes)), whole_row(moved(b, y, row, bytes)));
-        let mut source = x;
-        let mut numbers: Vec<Value> = Vec::with_capacity(self.folds.len());
+        let mut rows_of = |operand: usize| -> Vec<Row> {
+            rows.iter().map(|&row| whole_row(moved(b, b.arg(operand), row, bytes))).collect()
+        };
+        let (x, y) = (rows_of(0), rows_of(1 + self.vectors));
+        let mut sources = &x;
+        // Of each row, one for each fold.
+        let mut numbers: Vec<Vec<Value>> = vec![Vec::with_capacity(self.folds.len()); rows.len()];
         for fold in &self.folds {
-            let kept = fold.keep.then_some(y);
-            let number = self.fold(b, lanes, fold, &source, kept.as_ref(), &numbers);
-            numbers.push(b.splat(ty, number));
-            source = kept.unwrap_or(source);
+            let kept = fold.keep.then_some(&y);
+            let found = self.fold(b, lanes, fold, sources, kept, &numbers);
+            for (numbers, number) in numbers.iter_mut().zip(found) {
+                numbers.push(b.splat(ty, number));
+            }
+            sources = kept.unwrap_or(sources);
         }
         let vectors: Vec<Row> = (0..self.vectors).map(|i| whole_row(b.arg(1 + i))).collect();
-        // Two vectors a turn: a division or an exponential fills the machine by itself.
-        self.along(b, lanes, 2, &[], |b, at, from, count, _, _| {
-            let mut inputs = vec![source.load(b, lanes, at, from, count)];
-            inputs.extend(&numbers);
-            inputs.extend(vectors.iter().map(|v| v.load(b, lanes, at, from, count)));
-            let result = pointwise::emit(b, &self.map, lanes, &inputs);
-            y.store(b, result, at, from, count);
-            None
+        // Two vectors of a row a turn: a division or an exponential fills the machine by itself.
+        self.along(b, lanes, 2, &[], |b, at, from, count, _| {
+            let xs: Vec<Value> = sources.iter().map(|x| x.load(b, lanes, at, from, count)).collect();
+            let shared: Vec<Value> = vectors.iter().map(|v| v.load(b, lanes, at, from, count)).collect();
+            let results: Vec<Value> = xs
+                .iter()
+                .zip(&numbers)
+                .map(|(&x, numbers)| pointwise::emit(b, &self.map, lanes, &[&[x], &numbers[..], &shared[..]].concat()))
+                .collect();
+            for (y, result) in y.iter().zip(results) {
+                y.store(b, result, at, from, count);
+            }
+            vec![]
         });
     }
 
-    /// The number of a fold, in one lane.
+    /// The number of a fold of each row, in one lane.
     fn fold(
         &self,
         b: &mut Builder,
         lanes: usize,
         fold: &RowFold,
-        source: &Row,
-        kept: Option<&Row>,
-        numbers: &[Value],
-    ) -> Value {
+        sources: &[Row],
+        kept: Option<&Vec<Row>>,
+        numbers: &[Vec<Value>],
+    ) -> Vec<Value> {
         let ty = Type::of(pointwise::elem_of(self.dtype), lanes);
         let (neutral, operation) = (fold.combine.neutral(b, self.dtype, ty), fold.combine.operation(self.dtype));
         let vectors = self.n.div_ceil(lanes).clamp(1, 4);
-        let accs = self.along(b, lanes, vectors, &vec![neutral; vectors], |b, at, from, count, u, accs| {
-            let mut inputs = vec![source.load(b, lanes, at, from, count)];
-            inputs.extend(numbers);
+        let init = vec![neutral; vectors * sources.len()];
+        let accs = self.along(b, lanes, vectors, &init, |b, at, from, count, accs| {
+            let xs: Vec<Value> = sources.iter().map(|x| x.load(b, lanes, at, from, count)).collect();
+            let inputs = xs.iter().zip(numbers).map(|(&x, numbers)| [&[x], &numbers[..]].concat());
             if kept.is_none() && count == lanes && fold.combine == Combine::Add {
-                return Some(pointwise::emit_sum(b, &fold.pre, lanes, &inputs, accs[u]));
+                let sum = |(inputs, &acc): (Vec<Value>, &Value)| pointwise::emit_sum(b, &fold.pre, lanes, &inputs, acc);
+                return inputs.zip(accs).map(sum).collect();
             }
-            let v = pointwise::emit(b, &fold.pre, lanes, &inputs);
-            if let Some(kept) = kept {
-                kept.store(b, v, at, from, count);
+            let parts: Vec<Value> = inputs.map(|inputs| pointwise::emit(b, &fold.pre, lanes, &inputs)).collect();
+            for (kept, &part) in kept.into_iter().flatten().zip(&parts) {
+                kept.store(b, part, at, from, count);
             }
-            let v = if count == lanes {
-                v
-            } else {
+            let next = |(&part, &acc): (&Value, &Value)| {
+                if count == lanes {
+                    return b.binary(operation, acc, part);
+                }
                 let there = b.mask(&(0..lanes).map(|l| l < count).collect::<Vec<_>>());
-                b.select(there, v, neutral)
+                let part = b.select(there, part, neutral);
+                b.binary(operation, acc, part)
             };
-            Some(b.binary(operation, accs[u], v))
+            parts.iter().zip(accs).map(next).collect()
         });
-        let all = fold.combine.all(b, self.dtype, &accs);
-        let result = b.reduce(operation, all);
-        pointwise::emit(b, &fold.post, 1, &[result])
+        let of_row = |row: usize| accs.iter().skip(row).step_by(sources.len()).copied().collect::<Vec<_>>();
+        let all: Vec<Value> = (0..sources.len()).map(|row| fold.combine.all(b, self.dtype, &of_row(row))).collect();
+        let all: Vec<Value> = all.into_iter().map(|all| b.reduce(operation, all)).collect();
+        all.into_iter().map(|all| pointwise::emit(b, &fold.post, 1, &[all])).collect()
     }
 
-    /// Vectors along the row, `unroll` a turn. The body gets the index of the turn, the vector's distance from it, how many
-    /// elements there are, which vector of the turn it is, and what is carried; it gives the next value of its own.
+    /// Vectors along the rows, `unroll` a turn. The body gets the index of the turn, the vector's distance from it, how many
+    /// elements there are, and what is carried for this vector of a turn, its part of `init`; it gives the next of these.
     fn along(
         &self,
         b: &mut Builder,
         lanes: usize,
         unroll: usize,
         init: &[Value],
-        body: impl Fn(&mut Builder, Value, usize, usize, usize, &[Value]) -> Option<Value>,
+        body: impl Fn(&mut Builder, Value, usize, usize, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
-        let turn = lanes * unroll;
+        let (turn, each) = (lanes * unroll, init.len() / unroll);
         let whole = self.n / turn * turn;
         let mut carried = b.loop_(0, whole, turn as i64, init, |b, at, carried| {
-            (0..unroll).filter_map(|u| body(b, at, u * lanes, lanes, u, carried)).collect()
+            (0..unroll).flat_map(|u| body(b, at, u * lanes, lanes, &carried[u * each..][..each])).collect()
         });
         let start = b.i64(whole as i64);
         for (u, from) in (0..self.n - whole).step_by(lanes).enumerate() {
-            if let Some(next) = body(b, start, from, lanes.min(self.n - whole - from), u, &carried) {
-                carried[u] = next;
-            }
+            let own = u * each..(u + 1) * each;
+            let next = body(b, start, from, lanes.min(self.n - whole - from), &carried[own.clone()]);
+            carried[own].copy_from_slice(&next);
         }
         carried
     }

@@ -268,6 +268,7 @@ mod tests {
     use super::*;
     use crate::testing::{Tolerance, check, tensor};
     use nncc_ir::{Graph, Op, Origin, Tensor};
+    use proptest::prelude::*;
 
     /// A few roundings of numbers of the size of the result, and of the means they are differences from.
     const CLOSE: Tolerance = Tolerance::Relative { rel: 2e-5, abs: 2e-5 };
@@ -340,6 +341,28 @@ mod tests {
             &[Tensor::f32(&[2, 3], vec![0.0, 1.0, 0.0, 0.0, -3.0, 0.0])],
             Layout::RowMajor,
         );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Rows side by side, the last of an odd number beside itself, the second norm in place of the first; rows of up to
+        /// some thousand elements, of which two do not stay in the cache.
+        #[test]
+        fn any_number_of_rows(rows in 1usize..12, n in prop_oneof![4 => 1usize..200, 1 => 900usize..2100], bias in any::<bool>()) {
+            let x = tensor(6, &[rows, n]);
+            let mut g = Graph::new("norm");
+            let mut v = g.add_input("x", x.ty());
+            let (scale, shift) = (tensor(7, &[n]), tensor(8, &[n]));
+            let operands = [g.add_input("scale", scale.ty()), g.add_input("shift", shift.ty())];
+            for _ in 0..2 {
+                let inputs: Vec<_> = [v].into_iter().chain(operands.into_iter().take(1 + usize::from(bias))).collect();
+                v = g.add1(LayerNorm { axis: 1, epsilon: 1e-2 }, &inputs, Origin::default(), "y").unwrap();
+            }
+            let rms = g.add1(RmsNorm { axis: 1, epsilon: 1e-2 }, &[v, operands[0]], Origin::default(), "rms").unwrap();
+            g.add_output("y", rms);
+            check(&g, &[x, scale, shift], &CLOSE);
+        }
     }
 
     #[test]

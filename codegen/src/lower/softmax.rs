@@ -4,6 +4,8 @@
 //! m = max x;   s = sum exp(x - m);   y = exp(x - m) / s,   or x - m - log s
 //! ```
 //!
+//! A NaN makes its exponential one, and so the sum and all of y, whatever m is then: m need not be one.
+//!
 //! Rows that lie in memory as such and fit the first-level cache are read once, by `kernels::rows`. Along other axes, and of
 //! long rows, the exponential is computed twice, which costs less than writing it to memory and reading it back.
 
@@ -84,7 +86,7 @@ fn lower_rows(
     });
     let post = Pointwise::build(&types[..1], post);
     let folds = vec![
-        RowFold { pre: same.clone(), combine: Combine::Max, post: same, keep: false },
+        RowFold { pre: same.clone(), combine: Combine::MaxOfNumbers, post: same, keep: false },
         RowFold { pre: exponential, combine: Combine::Add, post, keep },
     ];
     rows::lower(folds, Pointwise::build(&types, last), axis, [&x, &y], &[], "softmax", cx)
@@ -103,7 +105,7 @@ fn lower_with(
     let program =
         |n: usize, body: &dyn Fn(&mut Pointwise, &[Ref]) -> Ref| Pointwise::build(&vec![x.dtype; n], |p, v| body(p, v));
     let same = program(1, &|_, v| v[0]);
-    let largest = Parts { pre: same.clone(), combine: Combine::Max, post: same.clone() };
+    let largest = Parts { pre: same.clone(), combine: Combine::MaxOfNumbers, post: same.clone() };
     let exponential = program(2, &|p, v| {
         let d = p.binary(BinaryFn::Sub, v[0], v[1]);
         p.unary(UnaryFn::Exp, d)
@@ -121,6 +123,7 @@ mod tests {
     use super::*;
     use crate::testing::{Tolerance, check, tensor};
     use nncc_ir::{Graph, Op, Origin, Tensor};
+    use proptest::prelude::*;
 
     fn run(op: impl Into<Op>, x: &Tensor) {
         let mut g = Graph::new("softmax");
@@ -138,6 +141,38 @@ mod tests {
                 run(Softmax { axis }, &tensor(1, dims));
                 run(LogSoftmax { axis }, &tensor(2, dims));
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Rows side by side, the last of an odd number beside itself, the second softmax in place of the first.
+        #[test]
+        fn any_number_of_rows(rows in 1usize..12, n in 1usize..150, wide in any::<bool>(), log in any::<bool>()) {
+            let dtype = if wide { DType::F64 } else { DType::F32 };
+            let x = Tensor::from_f64(dtype, &[rows, n], &tensor(3, &[rows, n]).to_f64());
+            let mut g = Graph::new("softmax");
+            let mut v = g.add_input("x", x.ty());
+            for _ in 0..2 {
+                let op: Op = if log { LogSoftmax { axis: 1 }.into() } else { Softmax { axis: 1 }.into() };
+                v = g.add1(op, &[v], Origin::default(), "y").unwrap();
+            }
+            g.add_output("y", v);
+            check(&g, &[x], &Tolerance::Relative { rel: 1e-5, abs: 2e-6 });
+        }
+
+        /// A NaN and infinities make numbers of their own row NaN and leave the other rows as they are, by rows and across.
+        #[test]
+        fn special_numbers_stay_in_their_row(rows in 1usize..8, n in 1usize..80, at in prop::array::uniform3(0usize..640),
+                                             axis in 0usize..2) {
+            let mut v = tensor(4, &[rows, n]).to_f64();
+            let count = v.len();
+            for (at, special) in at.into_iter().zip([f64::NAN, f64::NEG_INFINITY, f64::INFINITY]) {
+                v[at % count] = special;
+            }
+            run(Softmax { axis }, &Tensor::from_f64(DType::F32, &[rows, n], &v));
+            run(LogSoftmax { axis }, &Tensor::from_f64(DType::F32, &[rows, n], &v));
         }
     }
 
