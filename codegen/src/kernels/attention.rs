@@ -14,11 +14,12 @@
 //! ```
 //!
 //! With queries in the lanes nothing is reduced across lanes, and keys and values are read where they lie, one element at a
-//! time, at any distance from one another: only queries and results are transposed, by shuffles. Blocks of keys are as long as
-//! their scores stay near the first-level cache; a sequence of one block scales nothing twice.
+//! time, at any distance from one another: only queries and results are transposed, by shuffles. Blocks of keys are so long that
+//! their scores stay in the first-level cache; a sequence of one block scales nothing twice.
 //!
 //! A row of which all scores are -inf has the maximum -inf; exponentials are taken as if it were 0, which gives 0 for all of
-//! them (a later block may have other scores) and NaN in the end, for 0/0. A NaN among the scores makes the row NaN.
+//! them (a later block may have other scores) and NaN in the end, for 0/0. A NaN among the scores makes the row NaN. A weight
+//! below the smallest normal number, of a score 87 below the largest, may be 0.
 //!
 //! Registers: the tile of a matrix product with 16 queries as a panel ([`tile`]). Lanes behind the last query hold zeros.
 //! Sources: Milakov and Gimelshein, Online normalizer calculation for softmax, 2018; Dao et al., FlashAttention, 2022.
@@ -34,6 +35,10 @@ use nncc_ir::BLOCK;
 use nncc_ir::ops::attention::{Sizes, View};
 
 const F32_BYTES: usize = 4;
+
+/// Pages that the first level of address translation holds on common cores of the last ten years (48 to 96), and their bytes.
+const PAGES: usize = 64;
+const PAGE: usize = 4096;
 
 /// Attention with everything known.
 #[derive(Clone, Debug)]
@@ -123,10 +128,13 @@ impl Attention<'_> {
         (queries > 0).then(|| Group { panels: queries.div_ceil(BLOCK), queries })
     }
 
-    /// Keys of a block: the scores of a group take at most twice the first-level cache.
+    /// Keys of a block. Each tile of the second product reads all scores of a block, which take at most half of the first-level
+    /// cache, and an element or a few of each value: where these are rows of a matrix of all heads, each in a page of its own and
+    /// all in a few sets of the cache, a block has no more of them than there are pages at hand.
     fn block(&self) -> usize {
-        let fitting = (2 * self.target.l1d / (self.full().queries * F32_BYTES)).max(1);
-        balanced(self.sizes.keys, fitting).next().unwrap_or(1)
+        let scores = self.target.l1d / (2 * self.full().queries * F32_BYTES);
+        let in_a_page = (PAGE / (self.v.strides[2] * F32_BYTES).max(1)).max(1);
+        balanced(self.sizes.keys, scores.min(PAGES * in_a_page).max(1)).next().unwrap_or(1)
     }
 
     /// How many tasks the kernel has.
@@ -293,7 +301,7 @@ impl Attention<'_> {
                 let place = at.scores.at(row.of_vector(v)).idx(key, row.bytes);
                 let s = b.load(row.ty, place);
                 let d = b.sub(s, most);
-                let e = math::exp(b, d);
+                let e = math::exp_decay(b, d);
                 b.store(place, e);
                 next.push(b.add(total, e));
             }
@@ -308,7 +316,7 @@ impl Attention<'_> {
             }
             let before = b.load(row.ty, at.before.at(row.of_vector(v)));
             let d = b.sub(before, most);
-            let factor = math::exp(b, d);
+            let factor = math::exp_decay(b, d);
             let old = b.load(row.ty, place);
             let sum = b.mul_add(old, factor, total);
             b.store(place, sum);

@@ -67,9 +67,10 @@ mod tests {
 
     fn run(op: Attention, mask: Option<&Tensor>) {
         let s = op.sizes;
-        let matrices = [(s.queries, s.width), (s.keys, s.width), (s.keys, s.values)].into_iter().enumerate();
-        let operand = |(i, (rows, columns))| tensor(i as u64, &[s.batch * s.heads * rows * columns]);
-        let mut inputs: Vec<Tensor> = matrices.map(operand).collect();
+        let matrices = [(op.q, s.queries, s.width), (op.k, s.keys, s.width), (op.v, s.keys, s.values)];
+        let last = |view: View, rows, columns| view.at([s.batch - 1, s.heads - 1, rows - 1, columns - 1]);
+        let operand = |(i, (view, rows, columns))| tensor(i as u64, &[last(view, rows, columns) + 1]);
+        let mut inputs: Vec<Tensor> = matrices.into_iter().enumerate().map(operand).collect();
         inputs.extend(mask.cloned());
         let mut g = Graph::new("attention");
         let v: Vec<_> = inputs.iter().map(|t| g.add_input("x", t.ty())).collect();
@@ -116,12 +117,22 @@ mod tests {
 
     #[test]
     fn long_sequences_take_several_blocks() {
-        // A block has at most twice 32 KiB of scores: 1024 keys where a group has 16 queries, fewer where it has more.
+        // A block has at most half of 32 KiB of scores: 256 keys where a group has 16 queries, fewer where it has more.
         let sizes = Sizes { batch: 1, heads: 1, queries: 20, keys: 1101, width: 5, values: 3 };
         run(op(sizes, false, false), None);
         // Scores that rise, so that every block has a new maximum.
         let rising: Vec<f32> = (0..1101).map(|t| t as f32 * 0.05).collect();
         run(op(sizes, false, false), Some(&Tensor::f32(&[1101], rising)));
+    }
+
+    #[test]
+    fn values_in_pages_of_their_own_take_short_blocks() {
+        // Blocks of at most 64 keys, of one length and of two; groups that fill, and one of five queries.
+        for (queries, keys) in [(21, 128), (37, 131), (69, 67), (5, 65)] {
+            let sizes = Sizes { batch: 1, heads: 2, queries, keys, width: 16, values: 12 };
+            let far = View { offset: 3, strides: [0, sizes.values, 1600, 1] };
+            run(Attention { v: far, ..op(sizes, true, false) }, None);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! | file | functions |
 //! |---|---|
-//! | [`exp`](mod@exp) | exp, expm1, sigmoid, tanh, sinh, cosh |
+//! | [`exp`](mod@exp) | exp, exp_decay, expm1, sigmoid, tanh, sinh, cosh |
 //! | [`log`](mod@log) | log, log1p, softplus, asinh, acosh, atanh |
 //! | [`erf`](mod@erf) | erf |
 //! | [`trig`] | sin, cos, tan |
@@ -31,7 +31,7 @@ mod tests;
 pub mod trig;
 
 pub use erf::erf;
-pub use exp::{cosh, exp, expm1, sigmoid, sinh, tanh};
+pub use exp::{cosh, exp, exp_decay, expm1, sigmoid, sinh, tanh};
 pub use inverse_trig::{acos, asin, atan};
 pub use log::{acosh, asinh, atanh, log, log1p, softplus};
 pub use pow::pow;

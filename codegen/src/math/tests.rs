@@ -14,6 +14,7 @@ type Row = (&'static str, Emitter, fn(f64) -> f64);
 fn functions() -> Vec<Row> {
     vec![
         ("exp", super::exp, f64::exp),
+        ("exp_decay", decay, |x| (-x.abs()).exp()),
         ("expm1", super::expm1, f64::exp_m1),
         ("sigmoid", super::sigmoid, |x| if x < 0.0 { x.exp() / (1.0 + x.exp()) } else { 1.0 / (1.0 + (-x).exp()) }),
         ("tanh", super::tanh, f64::tanh),
@@ -33,6 +34,13 @@ fn functions() -> Vec<Row> {
         ("acos", super::acos, f64::acos),
         ("atan", super::atan, f64::atan),
     ]
+}
+
+/// `e^-|x|`, all that [`super::exp_decay`] is for.
+fn decay(b: &mut Builder, x: Value) -> Value {
+    let a = b.abs(x);
+    let a = b.neg(a);
+    super::exp_decay(b, a)
 }
 
 /// Rust's own loses digits near 0 and overflows.
@@ -211,7 +219,10 @@ fn check(elem: Elem, mantissas: u64, target: &Target, by: By) {
         let y = run(&kernel(ty, f), target, &x, by, (x.len() / ty.bytes().unwrap()) as i64);
         // f64 arguments beyond 2^50 are where the documentation ends.
         let trig = matches!(name, "sin" | "cos" | "tan");
-        let counts = |v: f64| !(trig && elem == Elem::F64 && v.is_finite() && v.abs() > 2f64.powi(50));
+        // What a decay leaves below the normal numbers is theirs or 0: a test of its own.
+        let vanishing = |v: f64| name == "exp_decay" && (-v.abs()).exp() < smallest_normal(elem);
+        let far = |v: f64| trig && elem == Elem::F64 && v.is_finite() && v.abs() > 2f64.powi(50);
+        let counts = |v: f64| !far(v) && !vanishing(v);
         let (error, at) = worst(elem, &x, &y, reference, counts);
         if error > LIMIT {
             failures.push(format!("{name} {elem}: {error:.2} ulp at {at:e}"));
@@ -219,6 +230,28 @@ fn check(elem: Elem, mantissas: u64, target: &Target, by: By) {
         println!("{name} {elem} {}: {error:.2} ulp at {at:e}", target.level.name());
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn smallest_normal(elem: Elem) -> f64 {
+    if elem == Elem::F32 { f64::from(f32::MIN_POSITIVE) } else { f64::MIN_POSITIVE }
+}
+
+#[test]
+fn a_decay_ends_in_zero() {
+    for (elem, edge) in [(Elem::F32, 87.0), (Elem::F64, 708.0)] {
+        let steps = (0..2000).map(|i| -edge - f64::from(i) / 1000.0).chain([-1e4, -1e30, f64::NEG_INFINITY, -edge]);
+        let bits = |v: f64| if elem == Elem::F32 { u64::from((v as f32).to_bits()) } else { v.to_bits() };
+        let lanes: Vec<u64> = steps.map(bits).chain([bits(f64::NEG_INFINITY); 12]).collect();
+        let (x, target) = (bytes(elem, &lanes), Target::aarch64());
+        let ty = Type::of(elem, target.lanes(elem));
+        let y =
+            run(&kernel(ty, super::exp_decay), &target, &x, By::Interpreter, (x.len() / ty.bytes().unwrap()) as i64);
+        for i in 0..lanes.len() {
+            let (v, got) = (lane(elem, &x, i), lane(elem, &y, i));
+            assert!((0.0..=v.exp().max(smallest_normal(elem)) * 1.001).contains(&got), "{elem} e^{v} = {got:e}");
+            assert!(got == 0.0 || v > -edge - 2.0, "{elem} e^{v} = {got:e}");
+        }
+    }
 }
 
 #[test]
