@@ -16,6 +16,10 @@ pub enum Permute {
     One { to: Destination, index: usize, from: Source },
     /// `vpermt2`: any lane of two vectors, the first of which is overwritten.
     Two { to: Destination, index: usize, from: Source },
+    /// Lanes of two vectors in turn, from the lower or the upper half of each 128 bits.
+    Interleave { to: Destination, a: usize, b: Source, high: bool },
+    /// For each 128 bits of the result, which 128 bits of the first source followed by the second.
+    Parts { to: Destination, a: usize, b: Source, parts: [Option<usize>; 4] },
     /// Each 128 bits shifted to the right by bytes.
     ShiftBytes { to: Destination, from: Source, by: usize },
     /// A part of a vector to a register.
@@ -49,6 +53,12 @@ impl Permute {
             }),
             Vpermt2ps => Permute::two(i, 4),
             Vpermt2pd => Permute::two(i, 8),
+            Vunpcklps => Permute::interleave(i, 4, false),
+            Vunpckhps => Permute::interleave(i, 4, true),
+            Vunpcklpd => Permute::interleave(i, 8, false),
+            Vunpckhpd => Permute::interleave(i, 8, true),
+            Vperm2f128 => Permute::any_two_parts(i),
+            Vshuff32x4 => Permute::parts_in_turn(i),
             Vpsrldq => Some(Permute::ShiftBytes {
                 to: Destination::decode(i, 1)?,
                 from: Source::decode(i, 1)?,
@@ -74,6 +84,28 @@ impl Permute {
 
     fn two(i: &Instruction, elem: usize) -> Option<Permute> {
         Some(Permute::Two { to: Destination::decode(i, elem)?, index: vector_at(i, 1)?.0, from: Source::decode(i, 2)? })
+    }
+
+    fn interleave(i: &Instruction, elem: usize, high: bool) -> Option<Permute> {
+        let to = Destination::decode(i, elem)?;
+        Some(Permute::Interleave { to, a: vector_at(i, 1)?.0, b: Source::decode(i, 2)?, high })
+    }
+
+    /// Each half of the result has two bits that choose among four parts, and one, two bits further, that clears it.
+    fn any_two_parts(i: &Instruction) -> Option<Permute> {
+        let how = usize::from(imm8(i)?);
+        let part = |shift: usize| (how >> shift & 8 == 0).then_some(how >> shift & 3);
+        let (to, a, b) = (Destination::decode(i, 4)?, vector_at(i, 1)?.0, Source::decode(i, 2)?);
+        Some(Permute::Parts { to, a, b, parts: [part(0), part(4), None, None] })
+    }
+
+    /// The lower half of the result has parts of the first source, the upper half of the second.
+    fn parts_in_turn(i: &Instruction) -> Option<Permute> {
+        let (to, a, b) = (Destination::decode(i, 4)?, vector_at(i, 1)?.0, Source::decode(i, 2)?);
+        let (how, count) = (usize::from(imm8(i)?), to.width / 16);
+        let bits = count.trailing_zeros() as usize;
+        let part = |n: usize| (how >> (n * bits) & (count - 1)) + if n < count / 2 { 0 } else { count };
+        Some(Permute::Parts { to, a, b, parts: std::array::from_fn(|n| (n < count).then(|| part(n))) })
     }
 
     fn extract(i: &Instruction, bytes: usize, elem: usize) -> Option<Permute> {
@@ -134,6 +166,29 @@ impl Permute {
                     None => first.bits(to.elem, n),
                     Some(n) => second.bits(to.elem, n),
                 });
+                to.write(s, v);
+            }
+            Permute::Interleave { to, a, b, high } => {
+                let lanes = 16 / to.elem;
+                let b = b.read(s, m, to.width, to.elem, all_lanes(to.width / to.elem))?;
+                let mut v = Vector::ZERO;
+                for i in 0..to.width / to.elem {
+                    let from = i / lanes * lanes + i % lanes / 2 + if *high { lanes / 2 } else { 0 };
+                    let source = if i % 2 == 0 { &s.vector[*a] } else { &b };
+                    v.set_bits(to.elem, i, source.bits(to.elem, from));
+                }
+                to.write(s, v);
+            }
+            Permute::Parts { to, a, b, parts } => {
+                let b = b.read(s, m, to.width, to.elem, all_lanes(to.width / to.elem))?;
+                let count = to.width / 16;
+                let mut v = Vector::ZERO;
+                for (n, part) in parts.iter().enumerate().take(count) {
+                    let Some(part) = part else { continue };
+                    let source = if *part < count { &s.vector[*a] } else { &b };
+                    let from = part % count * 16;
+                    v.0[n * 16..(n + 1) * 16].copy_from_slice(&source.0[from..from + 16]);
+                }
                 to.write(s, v);
             }
             Permute::ShiftBytes { to, from, by } => {

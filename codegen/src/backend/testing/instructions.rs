@@ -56,11 +56,35 @@ impl Builder {
     }
 }
 
+/// Orders of the lanes of two vectors that instruction sets know by themselves, and those like them that they do not: runs of
+/// x and of y in turn, from the lower or the upper half of each group of lanes.
+fn interleavings(ty: Type) -> Vec<(String, Vec<usize>)> {
+    let n = if ty.is_vector() { ty.lanes() } else { 0 };
+    let powers = || (0..).map(|i| 1usize << i).take_while(|&p| p <= n);
+    let mut all = Vec::new();
+    for (group, run) in powers().flat_map(|group| powers().map(move |run| (group, run))) {
+        if 2 * run > group {
+            continue;
+        }
+        for half in [0, group / 2] {
+            let lane = |i: usize| {
+                let (first, within) = (i / group * group, i % group);
+                within / run % 2 * n + first + half + within / (2 * run) * run + within % run
+            };
+            all.push((format!("{run} of {group} from {half}"), (0..n).map(lane).collect()));
+        }
+    }
+    all
+}
+
 /// Each instruction on each type: the whole table, so that a missing lowering shows by name.
 pub fn every_instruction(vector_bits: usize) -> Vec<(String, Case)> {
     let mut cases = Vec::new();
     for ty in types(vector_bits) {
         let mut add = |name: String, c: Case| cases.push((format!("{name} {ty}"), c));
+        for (name, lanes) in interleavings(ty) {
+            add(format!("interleave {name}"), for_specials(ty, |b, [x, y, _]| b.shuffle(x, y, &lanes)));
+        }
         for op in BinaryOp::ALL.into_iter().filter(|&op| takes(op, ty)) {
             add(format!("{op:?}"), for_specials(ty, |b, [x, y, _]| b.binary(op, x, y)));
             if ty.is_vector() && op.is_reduction() {

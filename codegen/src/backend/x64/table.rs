@@ -69,6 +69,8 @@ table! {
     MaskLoadPs:    VEX_Vmaskmovps_xmm_xmm_m128       VEX_Vmaskmovps_ymm_ymm_m256       INVALID                                  INVALID                                  INVALID;
     MaskStorePs:   VEX_Vmaskmovps_m128_xmm_xmm       VEX_Vmaskmovps_m256_ymm_ymm       INVALID                                  INVALID                                  INVALID;
     PermT2Ps:      INVALID                           INVALID                           EVEX_Vpermt2ps_xmm_k1z_xmm_xmmm128b32    EVEX_Vpermt2ps_ymm_k1z_ymm_ymmm256b32    EVEX_Vpermt2ps_zmm_k1z_zmm_zmmm512b32;
+    UnpckLPs:      VEX_Vunpcklps_xmm_xmm_xmmm128     VEX_Vunpcklps_ymm_ymm_ymmm256     EVEX_Vunpcklps_xmm_k1z_xmm_xmmm128b32    EVEX_Vunpcklps_ymm_k1z_ymm_ymmm256b32    EVEX_Vunpcklps_zmm_k1z_zmm_zmmm512b32;
+    UnpckHPs:      VEX_Vunpckhps_xmm_xmm_xmmm128     VEX_Vunpckhps_ymm_ymm_ymmm256     EVEX_Vunpckhps_xmm_k1z_xmm_xmmm128b32    EVEX_Vunpckhps_ymm_k1z_ymm_ymmm256b32    EVEX_Vunpckhps_zmm_k1z_zmm_zmmm512b32;
     AddPd:         VEX_Vaddpd_xmm_xmm_xmmm128        VEX_Vaddpd_ymm_ymm_ymmm256        EVEX_Vaddpd_xmm_k1z_xmm_xmmm128b64       EVEX_Vaddpd_ymm_k1z_ymm_ymmm256b64       EVEX_Vaddpd_zmm_k1z_zmm_zmmm512b64_er;
     SubPd:         VEX_Vsubpd_xmm_xmm_xmmm128        VEX_Vsubpd_ymm_ymm_ymmm256        EVEX_Vsubpd_xmm_k1z_xmm_xmmm128b64       EVEX_Vsubpd_ymm_k1z_ymm_ymmm256b64       EVEX_Vsubpd_zmm_k1z_zmm_zmmm512b64_er;
     MulPd:         VEX_Vmulpd_xmm_xmm_xmmm128        VEX_Vmulpd_ymm_ymm_ymmm256        EVEX_Vmulpd_xmm_k1z_xmm_xmmm128b64       EVEX_Vmulpd_ymm_k1z_ymm_ymmm256b64       EVEX_Vmulpd_zmm_k1z_zmm_zmmm512b64_er;
@@ -90,6 +92,8 @@ table! {
     MaskLoadPd:    VEX_Vmaskmovpd_xmm_xmm_m128       VEX_Vmaskmovpd_ymm_ymm_m256       INVALID                                  INVALID                                  INVALID;
     MaskStorePd:   VEX_Vmaskmovpd_m128_xmm_xmm       VEX_Vmaskmovpd_m256_ymm_ymm       INVALID                                  INVALID                                  INVALID;
     PermT2Pd:      INVALID                           INVALID                           EVEX_Vpermt2pd_xmm_k1z_xmm_xmmm128b64    EVEX_Vpermt2pd_ymm_k1z_ymm_ymmm256b64    EVEX_Vpermt2pd_zmm_k1z_zmm_zmmm512b64;
+    UnpckLPd:      VEX_Vunpcklpd_xmm_xmm_xmmm128     VEX_Vunpcklpd_ymm_ymm_ymmm256     EVEX_Vunpcklpd_xmm_k1z_xmm_xmmm128b64    EVEX_Vunpcklpd_ymm_k1z_ymm_ymmm256b64    EVEX_Vunpcklpd_zmm_k1z_zmm_zmmm512b64;
+    UnpckHPd:      VEX_Vunpckhpd_xmm_xmm_xmmm128     VEX_Vunpckhpd_ymm_ymm_ymmm256     EVEX_Vunpckhpd_xmm_k1z_xmm_xmmm128b64    EVEX_Vunpckhpd_ymm_k1z_ymm_ymmm256b64    EVEX_Vunpckhpd_zmm_k1z_zmm_zmmm512b64;
     PermPs:        INVALID                           VEX_Vpermps_ymm_ymm_ymmm256       INVALID                                  EVEX_Vpermps_ymm_k1z_ymm_ymmm256b32      EVEX_Vpermps_zmm_k1z_zmm_zmmm512b32;
     LoadU:         VEX_Vmovups_xmm_xmmm128           VEX_Vmovups_ymm_ymmm256           EVEX_Vmovups_xmm_k1z_xmmm128             EVEX_Vmovups_ymm_k1z_ymmm256             EVEX_Vmovups_zmm_k1z_zmmm512;
     StoreU:        VEX_Vmovups_xmmm128_xmm           VEX_Vmovups_ymmm256_ymm           EVEX_Vmovups_xmmm128_k1z_xmm             EVEX_Vmovups_ymmm256_k1z_ymm             EVEX_Vmovups_zmmm512_k1z_zmm;

@@ -162,10 +162,50 @@ impl Select<'_> {
         Ok(dst)
     }
 
+    /// The orders that one instruction has by itself, without a vector of indices (and on AVX2, where any order of lanes of two
+    /// vectors takes two permutations and a blend, by far the cheaper ones): words or pairs of words of both vectors in turn,
+    /// from the lower or the upper half of each 128 bits; and the lower or the upper 128 bits of both.
+    fn interleave(&mut self, e: Elem, w: Width, x: VReg, y: VReg, n: usize, lanes: &[u8]) -> Option<VReg> {
+        let words = e.bytes() / 4;
+        let total = n * words;
+        let order: Vec<usize> =
+            lanes.iter().flat_map(|&l| (0..words).map(move |k| usize::from(l) * words + k)).collect();
+        // Word `i` of what puts `run` words of x, then of y, from word `half` of every `group` on.
+        let is = |run: usize, group: usize, half: usize| {
+            order.iter().enumerate().all(|(i, &word)| {
+                let (first, within) = (i / group * group, i % group);
+                let of_y = within / run % 2;
+                word == of_y * total + first + half + within / (2 * run) * run + within % run
+            })
+        };
+        let forms =
+            [(1, 0, VecOp::UnpckLPs), (1, 2, VecOp::UnpckHPs), (2, 0, VecOp::UnpckLPd), (2, 2, VecOp::UnpckHPd)];
+        if let Some((.., op)) = forms.into_iter().find(|&(run, half, _)| is(run, 4, half)) {
+            return Some(self.vec2(op, w, x, y));
+        }
+        let half = [0, 4].into_iter().find(|&half| w == Width::Y && is(4, 8, half))?;
+        let (code, halves) = match (self.evex, half) {
+            (true, 0) => (Code::EVEX_Vshuff32x4_ymm_k1z_ymm_ymmm256b32_imm8, 0b00),
+            (true, _) => (Code::EVEX_Vshuff32x4_ymm_k1z_ymm_ymmm256b32_imm8, 0b11),
+            // Counted through both vectors.
+            (false, 0) => (Code::VEX_Vperm2f128_ymm_ymm_ymmm256_imm8, 0x20),
+            (false, _) => (Code::VEX_Vperm2f128_ymm_ymm_ymmm256_imm8, 0x31),
+        };
+        let dst = self.reg(VEC);
+        self.op(
+            code,
+            &[Opnd::Def(dst, View::Ymm), Opnd::Use(x, View::Ymm), Opnd::Use(y, View::Ymm), Opnd::Imm8(halves)],
+        );
+        Some(dst)
+    }
+
     /// Lanes of 4 or 8 bytes in any order, from two vectors of `n` lanes.
     fn permute(&mut self, e: Elem, w: Width, x: VReg, y: VReg, n: usize, lanes: &[u8]) -> Result<VReg, Unsupported> {
         if lanes.iter().enumerate().all(|(i, &l)| i == usize::from(l)) {
             return Ok(x);
+        }
+        if let Some(r) = self.interleave(e, w, x, y, n, lanes) {
+            return Ok(r);
         }
         if self.evex {
             // vpermt2: the table is the first operand and the third, the indices the second.
