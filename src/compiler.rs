@@ -12,12 +12,14 @@ use crate::{Error, Model};
 use nncc_codegen::backend::{MachineCode, cranelift, for_target};
 pub use nncc_codegen::lower::WinogradUse;
 pub use nncc_codegen::lower::bands::BandUse;
+use nncc_codegen::lower::bands::Run;
 use nncc_codegen::lower::{AlgorithmOptions, Algorithms, SetSource, bands, lower, lower_learning, tiles};
 use nncc_codegen::program::Program;
 use nncc_codegen::state::{Binding, StateSource};
 use nncc_codegen::switches::Disabled;
 pub use nncc_codegen::switches::Switch;
 use nncc_codegen::target::Target;
+use nncc_codegen::tunable::{Choices, Part};
 use nncc_codegen::{cost, emit};
 use nncc_frontend::ImportOptions;
 use nncc_ir::{Dim, Graph, Op, Tensor, TypeError};
@@ -25,6 +27,7 @@ use nncc_passes::recompute::{self, Recompute, Trade};
 use nncc_passes::{MemoryPlan, OptLevel, PassCx};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::info;
 
@@ -305,7 +308,7 @@ impl Compiler {
     pub(crate) fn generate(
         &self,
         name: &str,
-        sets: Vec<SetGraph>,
+        mut sets: Vec<SetGraph>,
         learning: Option<&Learning>,
         mut times: Vec<(&'static str, Duration)>,
         stage: &mut dyn FnMut(&str),
@@ -313,15 +316,20 @@ impl Compiler {
         let targets = self.targets()?;
         stage("lowering");
         let mut start = Instant::now();
-        let sources: Vec<SetSource<'_>> = sets.iter().map(|s| SetSource { graph: &s.graph, plan: &s.plan }).collect();
+        let sources: Vec<SetSource<'_>> = sets.iter().map(SetGraph::source).collect();
         let mut algorithms = Algorithms::choose(&sources, &targets, self.algorithms());
         if self.tuning != Tuning::default() {
-            let mut progress = |done, of| stage(&format!("tuning {} {done} of {of}", tune::bar(done, of)));
-            let choices = tune::tune(&self.tuning, &sources, &targets, &algorithms, &mut progress)?;
+            let mut progress =
+                |what: &str, done, of| stage(&format!("tuning {what} {} {done} of {of}", tune::bar(done, of)));
+            let recut = |choices: &Choices| sets.iter().map(|set| self.recut(set, choices)).collect();
+            let network = tune::Network { sets: &recut, targets: &targets, algorithms: &algorithms };
+            let choices = tune::tune(&self.tuning, &network, &mut progress)?;
+            sets = recut(&choices)?;
             algorithms = algorithms.with_choices(choices);
             times.push(("tune", start.elapsed()));
             start = Instant::now();
         }
+        let sources: Vec<SetSource<'_>> = sets.iter().map(SetGraph::source).collect();
         let program = match learning {
             Some(Learning { bindings, states }) => {
                 lower_learning(name, &sources, bindings, states, &targets, &algorithms)?
@@ -374,9 +382,7 @@ impl Compiler {
         how: Recompute,
         times: &mut Vec<(&'static str, Duration)>,
     ) -> Result<SetGraph, Error> {
-        let options =
-            nncc_passes::Options { level: self.opt_level, without: self.disabled.parts(), ..Default::default() };
-        let mut cx = PassCx::new(options);
+        let mut cx = self.passes();
         nncc_passes::optimize(&mut graph, &mut cx)?;
         let start = Instant::now();
         let targets = self.targets()?;
@@ -384,12 +390,30 @@ impl Compiler {
         if !self.disabled.has(Switch::PoolingInTiles) {
             tiles::join(&mut graph, &targets, self.algorithms().winograd).map_err(internal)?;
         }
-        let bands = bands::join(&mut graph, &targets, self.in_bands()).map_err(internal)?;
+        let before = (self.tuning != Tuning::default()).then(|| Arc::new((graph.clone(), how)));
+        let runs = bands::join(&mut graph, &targets, self.in_bands(), &Choices::default()).map_err(internal)?;
         times.push(("join", start.elapsed()));
         let (plan, trade) = recompute::plan(&mut graph, how, &mut cx)?;
         times.extend(cx.reports.iter().map(|r| (r.pass, r.time)));
         info!("optimized: {} operators, an arena of {} bytes", operators(&graph), plan.arena_bytes);
-        Ok(SetGraph { graph, plan, bands, trade, refusals: cx.refusals.iter().map(ToString::to_string).collect() })
+        let before = before.filter(|_| !runs.is_empty());
+        let refusals = cx.refusals.iter().map(ToString::to_string).collect();
+        Ok(SetGraph { graph, plan, runs, before, trade, refusals })
+    }
+
+    /// The same set with its runs of layers cut as `choices` say.
+    fn recut(&self, set: &SetGraph, choices: &Choices) -> Result<SetGraph, Error> {
+        let Some(before) = &set.before else { return Ok(set.clone()) };
+        let (mut graph, how) = (before.0.clone(), before.1);
+        let runs = bands::join(&mut graph, &self.targets()?, self.in_bands(), choices);
+        let runs = runs.map_err(|e| Error::Internal(e.to_string()))?;
+        let (plan, trade) = recompute::plan(&mut graph, how, &mut self.passes())?;
+        Ok(SetGraph { graph, plan, runs, before: set.before.clone(), trade, refusals: set.refusals.clone() })
+    }
+
+    fn passes(&self) -> PassCx {
+        let without = self.disabled.parts();
+        PassCx::new(nncc_passes::Options { level: self.opt_level, without, ..Default::default() })
     }
 
     /// The memory plan of the first shape set, without code.
@@ -516,13 +540,29 @@ pub(crate) fn model_name(path: &Path) -> String {
 }
 
 /// One shape set up to its memory plan.
+#[derive(Clone)]
 pub(crate) struct SetGraph {
     graph: Graph,
     plan: MemoryPlan,
-    bands: Vec<String>,
+    /// The runs of layers that may be joined to chains.
+    runs: Vec<Run>,
+    /// The graph before they were, and how it is planned, if a tuner may join them otherwise.
+    before: Option<Arc<(Graph, Recompute)>>,
     /// Work for memory, if that was asked for.
     trade: Option<Trade>,
     refusals: Vec<String>,
+}
+
+impl SetGraph {
+    /// What lowering reads of it.
+    pub(crate) fn source(&self) -> SetSource<'_> {
+        SetSource { graph: &self.graph, plan: &self.plan }
+    }
+
+    /// What a tuner sees of its runs of layers, where it is shape set `set`.
+    pub(crate) fn parts(&self, set: usize) -> impl Iterator<Item = Part> {
+        self.runs.iter().map(move |run| run.part(set))
+    }
 }
 
 /// The states of a model that learns, and what of each set's graph they are.
@@ -621,7 +661,7 @@ impl Compiled {
                 for s in &self.sets {
                     out += &format!("{}\n", s.plan.to_text(&s.graph));
                     out.extend(s.trade.iter().map(Trade::to_text));
-                    out.extend(s.bands.iter().map(|line| format!("{line}\n")));
+                    out.extend(s.runs.iter().map(Run::to_text));
                 }
                 out += &self.algorithms.to_text();
                 out += &cost::to_text(&self.program);

@@ -13,6 +13,7 @@
 //! | [`pack`] | the layouts of packed weights |
 //! | [`machine`] | programs that reach a machine's limits, to measure it by |
 //! | [`program`] | what lowering makes and emission eats |
+//! | [`tunable`] | what has more than one way, and which is taken: what a tuner sees |
 //! | [`switches`] | what can be left out of a build, to see what it is good for |
 //! | [`state`] | what a model that learns keeps from run to run |
 //! | [`math`] | exp, tanh, erf, .. as kernel IR |
@@ -37,3 +38,4 @@ pub mod switches;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tunable;

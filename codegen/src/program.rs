@@ -29,10 +29,10 @@
 //!      state operand inside the block.
 
 use crate::cost::Cost;
-use crate::kernels::conv::layer::Layer;
 use crate::kir::Kernel;
 use crate::state::{State, block_bytes};
 use crate::target::{Level, Target};
+use crate::tunable::Tunable;
 use nncc_ir::{DType, Layout};
 use std::fmt;
 use std::ops::Deref;
@@ -240,8 +240,8 @@ pub struct Step {
     pub weight_bytes: u64,
     /// What it will take, by the cost model.
     pub cost: Cost,
-    /// The layer that it computes, if a schedule was chosen for it.
-    pub layer: Option<Arc<Layer>>,
+    /// What it computes and in which way, if its template has more than one.
+    pub tunable: Option<Arc<Tunable>>,
     /// The values of the graph that the step completes; empty for a step that leaves only a part of one.
     pub results: Vec<StepResult>,
 }
@@ -251,7 +251,7 @@ impl Step {
     pub fn bare(name: &str, op: &str, kernel: KernelId, args: Vec<Arg>, tasks: u64) -> Step {
         let (name, op) = (name.to_string(), op.to_string());
         let (cost, results) = (Cost::default(), Vec::new());
-        Step { name, op, kernel, args, tasks, macs: 0, bytes: 0, weight_bytes: 0, cost, layer: None, results }
+        Step { name, op, kernel, args, tasks, macs: 0, bytes: 0, weight_bytes: 0, cost, tunable: None, results }
     }
 }
 

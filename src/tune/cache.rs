@@ -10,7 +10,7 @@
 //! (the time against that of the default) decides nothing.
 
 use crate::Error;
-use nncc_codegen::lower::{Choice, Choices};
+use nncc_codegen::tunable::{Choice, Choices};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -101,7 +101,7 @@ impl Cache {
     pub fn choices(&self) -> Choices {
         let own = key("");
         let mine = self.entries.iter().filter(|(k, _)| (&k.cpu, &k.compiler) == (&own.cpu, &own.compiler));
-        mine.map(|(k, (choice, _))| (k.layer.as_str(), *choice)).collect()
+        mine.map(|(k, (choice, _))| (k.layer.as_str(), choice.clone())).collect()
     }
 
     /// Adds what was measured here.
@@ -126,11 +126,13 @@ fn cpu() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nncc_codegen::lower::algorithm::Form;
 
     fn sample() -> Cache {
         let mut cache = Cache::default();
         cache.insert("direct b", "48x14 pass 8 rows 7 panels-first".parse().unwrap(), "0.93 of 41.2 us".into());
-        cache.insert("algorithm a", Choice::Algorithm(None), String::new());
+        cache.insert("algorithm a", "direct form".parse().unwrap(), String::new());
+        cache.insert("run c", "cut 1 3".parse().unwrap(), String::new());
         cache
     }
 
@@ -144,8 +146,8 @@ mod tests {
         );
         let read = Cache::parse(&text).unwrap();
         assert_eq!(read.to_text(), text);
-        assert_eq!(read.choices().iter().count(), 2);
-        assert_eq!(read.choices().get("algorithm a"), Some(Choice::Algorithm(None)));
+        assert_eq!(read.choices().iter().count(), 3);
+        assert_eq!(read.choices().get("algorithm a"), Some(&Choice::Algorithm(Form(None))));
     }
 
     #[test]
@@ -157,8 +159,8 @@ mod tests {
             assert_ne!(other, text);
             let mut cache = Cache::parse(&other).unwrap();
             assert!(cache.choices().is_empty());
-            cache.insert("direct c", Choice::Algorithm(None), String::new());
-            assert_eq!((cache.entries.len(), cache.choices().iter().count()), (3, 1));
+            cache.insert("direct c", "direct form".parse().unwrap(), String::new());
+            assert_eq!((cache.entries.len(), cache.choices().iter().count()), (4, 1));
         }
     }
 

@@ -28,7 +28,7 @@ mod text;
 
 pub use text::to_text;
 
-use crate::kir::Elem;
+use crate::kir::{Elem, Kernel};
 use crate::target::Target;
 use count::Counts;
 
@@ -69,6 +69,16 @@ pub struct Cost {
 /// The cycles of a call with these counts.
 pub fn cycles(counts: &Counts, tasks: u64) -> u64 {
     (counts.busy + LATENCY * counts.latency + LOOP * counts.loops + TASK * tasks as f64 + CALL) as u64
+}
+
+/// The cycles of a call of a kernel; `constants` as for [`count::count`].
+pub fn of_kernel<'c>(
+    kernel: &Kernel,
+    target: &Target,
+    tasks: u64,
+    constants: &'c dyn Fn(usize) -> Option<&'c [u8]>,
+) -> u64 {
+    cycles(&count::count(kernel, target, tasks, constants), tasks)
 }
 
 /// A place in the memory hierarchy.

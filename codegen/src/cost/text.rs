@@ -21,8 +21,8 @@ pub fn to_text(program: &Program) -> String {
             );
             for (step, ns) in plan.steps.iter().zip(times) {
                 let kernel = &program.kernels[step.kernel.0 as usize].ir.name;
-                let schedule = step.layer.as_ref().map_or(String::new(), |layer| format!("  [{}]", layer.schedule));
-                let _ = writeln!(out, "  {:>10.1} us  {:<16} {kernel}  {}{schedule}", ns / 1e3, step.op, step.name);
+                let choice = step.tunable.as_ref().map_or(String::new(), |tunable| format!("  [{}]", tunable.now));
+                let _ = writeln!(out, "  {:>10.1} us  {:<16} {kernel}  {}{choice}", ns / 1e3, step.op, step.name);
             }
         }
     }

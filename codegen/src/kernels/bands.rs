@@ -21,13 +21,17 @@
 
 use super::conv::depthwise::Depthwise;
 use super::conv::direct::Direct;
-use super::conv::{self, Conv};
+use super::conv::{self, Conv, layer};
 use super::pool;
 use super::window::{Axis, div_rem};
+use crate::cost;
 use crate::kir::{ArgDecl, Builder, Elem, Kernel, Value};
 use crate::program::MAX_ALIGN;
 use crate::target::Target;
+use crate::tunable::{Candidates, Choice, Tunable, ranked};
 use nncc_ir::padded_channels;
+use std::fmt;
+use std::str::FromStr;
 
 /// Bands that let a few threads share a plane evenly.
 const SHARES: usize = 8;
@@ -38,6 +42,29 @@ const BEYOND_L2: f64 = 5.0;
 
 /// The most of their time that layers may take in bands.
 const LEAST_GAIN: f64 = 0.85;
+
+/// The rows of a band of the last layer: what may differ without changing a bit. As text `band 7`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BandRows {
+    /// So many; the last band may have fewer.
+    pub rows: usize,
+}
+
+impl fmt::Display for BandRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "band {}", self.rows)
+    }
+}
+
+impl FromStr for BandRows {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<BandRows, String> {
+        let rows = text.strip_prefix("band ").and_then(|n| n.parse::<u32>().ok()).filter(|&n| n > 0);
+        let rows = rows.ok_or_else(|| format!("`{text}` is no number of rows such as `band 7`"))?;
+        Ok(BandRows { rows: rows as usize })
+    }
+}
 
 /// Some rows of an image's outputs, and where memory holds what is read and written.
 #[derive(Clone, Copy, Debug)]
@@ -113,14 +140,21 @@ fn rows_of_layers(layers: &[Rows], rows: usize) -> Vec<usize> {
 /// Rows of a band of the last of these layers: as many as keep all bands between them in half of L2, and few enough for
 /// threads to share.
 fn rows_of_a_band(target: &Target, batch: usize, layers: &[Rows]) -> usize {
-    let Some((last, before)) = layers.split_last() else { return 1 };
-    let bytes = |rows: usize| -> usize {
-        before.iter().zip(rows_of_layers(layers, rows)).map(|(layer, rows)| rows * layer.bytes).sum()
-    };
+    let Some(last) = layers.last() else { return 1 };
     let outputs = last.height.outputs.max(1);
-    let most = (1..=outputs).take_while(|&rows| bytes(rows) <= target.l2 / 2).last().unwrap_or(1);
-    let least = SHARES.div_ceil(batch.max(1)).min(outputs);
-    outputs.div_ceil(outputs.div_ceil(most).max(least))
+    let most = (1..=outputs).take_while(|&rows| bytes_between(layers, rows) <= target.l2 / 2).last().unwrap_or(1);
+    outputs.div_ceil(outputs.div_ceil(most).max(fewest_bands(batch, outputs)))
+}
+
+/// Bytes of the bands between layers, where one of the last layer has so many rows.
+fn bytes_between(layers: &[Rows], rows: usize) -> usize {
+    let Some((_, before)) = layers.split_last() else { return 0 };
+    before.iter().zip(rows_of_layers(layers, rows)).map(|(layer, rows)| rows * layer.bytes).sum()
+}
+
+/// The fewest bands of a plane of so many rows.
+fn fewest_bands(batch: usize, outputs: usize) -> usize {
+    SHARES.div_ceil(batch.max(1)).min(outputs)
 }
 
 /// What bands are worth for one image.
@@ -130,12 +164,14 @@ pub struct Worth {
     pub rows: usize,
     /// Cycles of the layers one behind the other.
     pub alone: f64,
-    /// Cycles of the layers in bands; infinite where they are not to be.
+    /// Cycles of the layers in bands.
     pub together: f64,
+    /// Are constants few enough to stay in L2 beside the bands?
+    pub holds: bool,
 }
 
 impl Worth {
-    /// By the model below. What is saved must be more than the model can tell.
+    /// By the model below.
     ///
     /// ```text
     /// alone      sum over layers of  max(multiply-adds, bytes beyond L2)
@@ -157,7 +193,7 @@ impl Worth {
         let alone = |span: &Span| span.cycles(target, span.rows.height.outputs as f64).max(input(span) + output(span));
         let alone: f64 = spans.iter().map(alone).sum();
         let (Some(first), Some(last)) = (spans.first(), spans.last()) else {
-            return Worth { rows, alone, together: f64::INFINITY };
+            return Worth { rows, alone, together: alone, holds: false };
         };
         let bands = last.rows.height.outputs as f64 / rows as f64;
         let cycles = |(span, rows): (&Span, usize)| {
@@ -166,8 +202,12 @@ impl Worth {
         let together: f64 = spans.iter().zip(rows_of_layers(&layers, rows)).map(cycles).sum();
         let together = together.max(input(first) + output(last));
         let weights: usize = spans.iter().map(|span| span.weights).sum();
-        let takes = weights <= target.l2 / 4 && together < alone * LEAST_GAIN;
-        Worth { rows, alone, together: if takes { together } else { f64::INFINITY } }
+        Worth { rows, alone, together, holds: weights <= target.l2 / 4 }
+    }
+
+    /// Do bands save more than the model can tell?
+    pub fn is_clear(&self) -> bool {
+        self.holds && self.together < self.alone * LEAST_GAIN
     }
 }
 
@@ -191,13 +231,95 @@ impl Layer<'_> {
         }
     }
 
-    /// Bytes of a row of all outputs.
-    fn row_bytes(&self) -> usize {
-        let channels = match self {
+    /// All output channels.
+    fn channels(&self) -> usize {
+        match self {
             Layer::Direct(conv) | Layer::Depthwise(conv) => conv.groups * conv.outputs,
             Layer::Pool(pool) => pool.channels,
+        }
+    }
+
+    /// Bytes of a row of all outputs.
+    fn row_bytes(&self) -> usize {
+        4 * padded_channels(self.channels()) * self.axes()[2].out_extent
+    }
+}
+
+/// A chain of layers as a tuner sees it. Its layers own what they are made of, but for the target.
+#[derive(Clone, Debug)]
+struct Together {
+    layers: Vec<Owned>,
+    in_place: bool,
+}
+
+/// [`Layer`] without a target.
+#[derive(Clone, Debug)]
+enum Owned {
+    Direct(Conv),
+    Depthwise(Conv),
+    Pool { kind: pool::Kind, batch: usize, channels: usize, axes: [Axis; 3] },
+}
+
+impl Owned {
+    fn of(layer: &Layer<'_>) -> Owned {
+        match layer {
+            Layer::Direct(conv) => Owned::Direct(conv.clone()),
+            Layer::Depthwise(conv) => Owned::Depthwise(conv.clone()),
+            Layer::Pool(pool::Blocked { kind, batch, channels, axes, .. }) => {
+                Owned::Pool { kind: *kind, batch: *batch, channels: *channels, axes: axes.clone() }
+            }
+        }
+    }
+
+    fn at<'a>(&self, target: &'a Target) -> Layer<'a> {
+        match self {
+            Owned::Direct(conv) => Layer::Direct(conv.clone()),
+            Owned::Depthwise(conv) => Layer::Depthwise(conv.clone()),
+            &Owned::Pool { kind, batch, channels, ref axes } => {
+                Layer::Pool(pool::Blocked { target, kind, batch, channels, axes: axes.clone() })
+            }
+        }
+    }
+}
+
+/// The name of a chain of layers at a CPU level.
+pub fn signature(target: &Target, layers: &[Layer<'_>], in_place: bool) -> String {
+    let plane = |layer: &Layer<'_>| {
+        let [_, height, width] = layer.axes();
+        format!("{}x{}x{}", layer.channels(), height.outputs, width.outputs)
+    };
+    let planes: Vec<String> = layers.iter().map(plane).collect();
+    let (batch, all) = (layers.last().map_or(0, Layer::batch), layers.iter().map(Owned::of).collect::<Vec<_>>());
+    let digest = layer::digest(&format!("{all:?} {in_place}"));
+    format!("bands {} n{batch} {} of {digest}", target.level.name(), planes.join(" > "))
+}
+
+/// What a tuner sees of a chain with this signature.
+pub fn tunable(signature: String, layers: &[Layer<'_>], bands: &Bands<'_>, in_place: bool) -> Tunable {
+    Tunable::new(signature, bands.rows(), Together { layers: layers.iter().map(Owned::of).collect(), in_place })
+}
+
+impl Candidates for Together {
+    /// Bands of every height that L2 holds. Sums are the same.
+    fn candidates(&self, target: &Target, most: usize) -> Vec<Choice> {
+        let layers: Vec<Layer<'_>> = self.layers.iter().map(|layer| layer.at(target)).collect();
+        let own = Bands::new(target, &layers, None, self.in_place);
+        let heights: Vec<Rows> = layers.iter().map(Layer::rows).collect();
+        let other = |rows: usize| {
+            let bytes = bytes_between(&heights, rows);
+            let bands = Bands::new(target, &layers, Some(BandRows { rows }), self.in_place);
+            let cycles = || {
+                let computed = cost::of_kernel(&bands.kernel(), target, bands.tasks() as u64, &|_| None) as f64;
+                // Beside bands in more than half of L2 weights, input and output do not stay: they are written and read.
+                let beyond = bytes.saturating_sub(target.l2 / 2) * bands.tasks();
+                computed + 2.0 * beyond as f64 / BEYOND_L2
+            };
+            (bytes <= target.l2 && bands.is_small()).then(|| (cycles(), bands.rows()))
         };
-        4 * padded_channels(channels) * self.axes()[2].out_extent
+        let outputs = own.height.outputs.max(1);
+        let mut rows: Vec<usize> = (fewest_bands(own.batch, outputs)..=outputs).map(|n| outputs.div_ceil(n)).collect();
+        rows.dedup();
+        ranked(own.rows(), rows.into_iter().filter_map(other), most)
     }
 }
 
@@ -230,11 +352,14 @@ pub struct Bands<'a> {
 }
 
 impl<'a> Bands<'a> {
-    /// Layers of which each reads the one before. `in_place` says that an operand of the last layer shares the output's
-    /// memory.
-    pub fn new(target: &'a Target, layers: &[Layer<'a>], in_place: bool) -> Bands<'a> {
-        let rows: Vec<Rows> = layers.iter().map(Layer::rows).collect();
-        let rows = rows_of_a_band(target, layers.last().map_or(1, Layer::batch), &rows);
+    /// Layers of which each reads the one before, in the bands that were chosen elsewhere or such as caches hold. `in_place`
+    /// says that an operand of the last layer shares the output's memory.
+    pub fn new(target: &'a Target, layers: &[Layer<'a>], rows: Option<BandRows>, in_place: bool) -> Bands<'a> {
+        let Some(last) = layers.last() else { return Bands::of_rows(target, layers, 1, in_place) };
+        let rows = match rows {
+            Some(BandRows { rows }) => rows.min(last.axes()[1].outputs.max(1)),
+            None => rows_of_a_band(target, last.batch(), &layers.iter().map(Layer::rows).collect::<Vec<_>>()),
+        };
         Bands::of_rows(target, layers, rows, in_place)
     }
 
@@ -275,6 +400,11 @@ impl<'a> Bands<'a> {
         let last = layers.last();
         let height = last.map_or(Axis::UNIT, |last| last.axes()[1].clone());
         Bands { stages, batch: last.map_or(0, Layer::batch), height, rows, at, scratch }
+    }
+
+    /// The rows of a band.
+    pub fn rows(&self) -> BandRows {
+        BandRows { rows: self.rows }
     }
 
     fn bands(&self) -> usize {

@@ -7,8 +7,7 @@
 //! The choice looks at shapes, weights and the widest of the targets, never at the machine: builds are reproducible, and all
 //! CPU levels and shape sets share one copy of the weights.
 
-use super::{Choice, Choices, SetSource, tiles};
-use crate::kernels::conv::schedule::Schedule;
+use super::{SetSource, tiles};
 use crate::kernels::conv::winograd::cost::{self, Size};
 use crate::kernels::conv::winograd::error;
 use crate::kernels::conv::winograd::transform::Minimal;
@@ -16,12 +15,14 @@ use crate::kernels::pool::SideBySide;
 use crate::pack::{Floats, Packed, WinogradPanels};
 use crate::switches::{Disabled, Switch};
 use crate::target::Target;
+use crate::tunable::{Choice, Choices, Part};
 use nncc_ir::ops::chain::{Chain, Link};
 use nncc_ir::ops::conv::Conv;
 use nncc_ir::{BLOCK, Constant, DType, Graph, Layout, NodeId, Op, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
 
 /// When Winograd's algorithm may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -68,21 +69,38 @@ pub struct Algorithms {
     forced: Option<Minimal>,
     /// Bytes that transformed weights may take beyond those of the filters.
     allowed: usize,
-    /// What a tuning table says of layers: schedules of the direct form too.
+    /// What a tuning table says, of everything that has more than one way.
     choices: Choices,
     /// Templates that are left out.
     disabled: Disabled,
 }
 
-/// A convolution with its algorithms, as a tuner sees it.
-#[derive(Clone, Debug)]
-pub struct Alternatives {
-    /// Layers of one signature are equal but for their weights.
-    pub signature: String,
-    /// The model's names of the nodes.
-    pub nodes: Vec<String>,
-    /// What the error permits; the first is the one in force.
-    pub candidates: Vec<Option<Minimal>>,
+/// How a 3x3 convolution is computed: by a variant of Winograd's algorithm, or none. As text `winograd 4`, `direct form`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Form(pub Option<Minimal>);
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("direct form"),
+            Some(minimal) => write!(f, "winograd {}", minimal.outputs()),
+        }
+    }
+}
+
+impl FromStr for Form {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Form, String> {
+        if text == "direct form" {
+            return Ok(Form(None));
+        }
+        let outputs = text.strip_prefix("winograd ");
+        let outputs =
+            outputs.ok_or_else(|| format!("`{text}` is no algorithm such as `direct form` or `winograd 4`"))?;
+        let minimal = Minimal::ALL.into_iter().find(|m| m.outputs().to_string() == outputs);
+        minimal.map(|m| Form(Some(m))).ok_or_else(|| format!("there is no Winograd variant of {outputs} outputs"))
+    }
 }
 
 /// A convolution and its candidates.
@@ -90,6 +108,8 @@ pub struct Alternatives {
 struct Layer {
     /// The model's name for the node.
     name: String,
+    /// The shape sets that it is in.
+    sets: Vec<usize>,
     signature: String,
     /// What may be computed in the tiles.
     pooling: Option<SideBySide>,
@@ -131,11 +151,11 @@ impl Algorithms {
             WinogradUse::Aggressive => Limits { error: AGGRESSIVE_ERROR, ratio: f64::INFINITY },
         };
         let Some(target) = targets.last() else { return all };
-        for set in sets {
+        for (i, set) in sets.iter().enumerate() {
             for &node in set.plan.order() {
                 if let Some((weights, size)) = suitable(set.graph, node) {
-                    let names = (set.graph.node_name(node), tiles::pooling(set.graph, node));
-                    all.add(target, names, &weights, &size, limits);
+                    let of_node = (i, set.graph.node_name(node), tiles::pooling(set.graph, node));
+                    all.add(target, of_node, &weights, &size, limits);
                 }
             }
         }
@@ -153,7 +173,7 @@ impl Algorithms {
     #[must_use]
     pub fn with_choices(mut self, choices: Choices) -> Algorithms {
         for layer in &mut self.layers {
-            if let Some(Choice::Algorithm(minimal)) = choices.get(&layer.signature)
+            if let Some(Form(minimal)) = choices.of(&layer.signature)
                 && let Some(i) = layer.candidates.iter().position(|c| c.minimal == minimal)
             {
                 layer.chosen = i;
@@ -169,30 +189,31 @@ impl Algorithms {
         self.disabled.has(switch)
     }
 
-    /// The schedule that was chosen for a layer, if one was.
-    pub(super) fn schedule(&self, signature: &str) -> Option<Schedule> {
-        match self.choices.get(signature) {
-            Some(Choice::Schedule(schedule)) => Some(schedule),
-            _ => None,
-        }
+    /// What was chosen elsewhere.
+    pub(super) fn choices(&self) -> &Choices {
+        &self.choices
     }
 
-    /// The convolutions that have a choice of algorithms: equal layers together, sorted by signature.
-    pub fn alternatives(&self) -> Vec<Alternatives> {
-        let mut all: BTreeMap<&str, Alternatives> = BTreeMap::new();
+    /// The convolutions that have a choice of algorithms: equal layers together, sorted by signature. Of each, what the error
+    /// permits.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut all: BTreeMap<&str, Part> = BTreeMap::new();
         for layer in &self.layers {
-            let now = layer.candidates[layer.chosen].minimal;
-            let entry = all.entry(&layer.signature).or_insert_with(|| Alternatives {
-                signature: layer.signature.clone(),
-                nodes: Vec::new(),
-                candidates: vec![now],
-            });
-            entry.nodes.push(layer.name.clone());
-            // What one of them may not take for its error, none takes.
-            let of_layer = || layer.candidates.iter().map(|c| c.minimal);
-            match entry.nodes.len() {
-                1 => entry.candidates.extend(of_layer().filter(|m| *m != now)),
-                _ => entry.candidates.retain(|m| of_layer().any(|n| n == *m)),
+            let of_layer: Vec<Choice> = layer.candidates.iter().map(|c| Form(c.minimal).into()).collect();
+            let steps = layer.sets.iter().map(|&set| (set, layer.name.clone()));
+            match all.get_mut(layer.signature.as_str()) {
+                Some(part) => {
+                    part.steps.extend(steps);
+                    // What one of them may not take for its error, none is told to take.
+                    let now = part.candidates[0].clone();
+                    part.candidates.retain(|choice| *choice == now || of_layer.contains(choice));
+                }
+                None => {
+                    let mut candidates = of_layer;
+                    candidates[..=layer.chosen].rotate_right(1); // the one in force first
+                    let signature = layer.signature.clone();
+                    all.insert(&layer.signature, Part { signature, steps: steps.collect(), candidates });
+                }
             }
         }
         all.into_values().collect()
@@ -211,13 +232,14 @@ impl Algorithms {
     fn add(
         &mut self,
         target: &Target,
-        (name, pooling): (String, Option<SideBySide>),
+        (set, name, pooling): (usize, String, Option<SideBySide>),
         weights: &Constant,
         size: &Size,
         limits: Limits,
     ) {
         let key = key(weights, size.inputs, size.outputs);
         if let Some(&at) = self.by_weights.get(&key) {
+            self.layers[at].sets.push(set);
             for c in &mut self.layers[at].candidates {
                 c.cycles += cost::cycles(target, size, c.minimal);
             }
@@ -242,7 +264,7 @@ impl Algorithms {
         self.by_weights.insert(key, self.layers.len());
         let Size { batch, inputs, outputs, plane: [height, width] } = size;
         let signature = format!("algorithm n{batch} {inputs}->{outputs} {height}x{width}");
-        self.layers.push(Layer { name, signature, pooling, candidates, chosen: 0 });
+        self.layers.push(Layer { name, sets: vec![set], signature, pooling, candidates, chosen: 0 });
     }
 
     /// Steps layers down until all weights take no more than the allowed bytes.
@@ -358,7 +380,7 @@ mod tests {
             c(Some(Minimal::F2), 60.0, 16 * bytes),
             c(Some(Minimal::F4), 50.0, 36 * bytes),
         ];
-        Layer { name: String::new(), signature: String::new(), pooling: None, candidates, chosen: 2 }
+        Layer { name: String::new(), sets: Vec::new(), signature: String::new(), pooling: None, candidates, chosen: 2 }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::cx::{Call, Operand};
 use super::{LowerCx, LowerError, conv, fused, lower_op, pool};
-use crate::kernels::bands::{Bands, Layer};
+use crate::kernels::bands::{self, Bands, Layer};
 use crate::kernels::epilogue::Extra;
 use crate::kernels::window::Axis;
 use crate::program::Arg;
@@ -18,8 +18,8 @@ pub(super) fn next(g: &Graph, node: NodeId) -> Option<NodeId> {
     (g.value(y).layout == Layout::Blocked && g.ty(y).dtype == DType::F32).then_some(user)
 }
 
-/// Puts a chain in the place of nodes of which each is the only user of the one before.
-pub(super) fn replace(g: &mut Graph, nodes: &[NodeId]) -> Result<(), TypeError> {
+/// Puts a chain in the place of nodes of which each is the only user of the one before: its node.
+pub(super) fn replace(g: &mut Graph, nodes: &[NodeId]) -> Result<NodeId, TypeError> {
     let (mut links, mut counts, mut operands) = (Vec::new(), Vec::new(), Vec::new());
     for (i, &node) in nodes.iter().enumerate() {
         let own: Vec<Option<ValueId>> = g.operands(node).into_iter().skip(usize::from(i > 0)).collect();
@@ -28,7 +28,7 @@ pub(super) fn replace(g: &mut Graph, nodes: &[NodeId]) -> Result<(), TypeError> 
         operands.extend(own);
     }
     let origin = Origin::merged(nodes.iter().map(|&n| &g.node(n).origin));
-    let Some(&last) = nodes.last() else { return Ok(()) };
+    let Some(&last) = nodes.last() else { return Err(TypeError("a chain of no operators".into())) };
     let old = ValueId { node: last, out: 0 };
     let (name, layout) = (g.value(old).name.to_string(), g.value(old).layout);
     let node = g.add(Chain { links, operands: counts }, &operands, origin, &[&name])?;
@@ -39,7 +39,7 @@ pub(super) fn replace(g: &mut Graph, nodes: &[NodeId]) -> Result<(), TypeError> 
         g.remove(node);
     }
     g.rename(new, &name);
-    Ok(())
+    Ok(node)
 }
 
 /// Lowers a chain.
@@ -137,14 +137,16 @@ fn in_bands(
         layers.push(layer);
         args.extend(further);
     }
-    let bands = Bands::new(cx.target(), &layers, in_place);
+    let signature = bands::signature(cx.target(), &layers, in_place);
+    let bands = Bands::new(cx.target(), &layers, cx.chosen(&signature), in_place);
     if !bands.is_small() {
         return Ok(false);
     }
     args.push(cx.arg(&output)?);
     cx.scratch(bands.scratch());
     let kernel = cx.kernel(bands.kernel());
-    cx.step(Call::new(kernel, &args, bands.tasks()).labelled("bands"));
+    let tunable = bands::tunable(signature, &layers, &bands, in_place);
+    cx.step(Call::new(kernel, &args, bands.tasks()).labelled("bands").tunable(tunable));
     Ok(true)
 }
 
@@ -172,9 +174,11 @@ fn reads_output(layer: &Layer<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::kernels::bands::BandRows;
     use crate::lower::{Algorithms, Separate, SetSource, lower_any_layout};
     use crate::target::Target;
-    use crate::testing::{check, constant, sum_tolerance, tensor};
+    use crate::testing::{Same, check, check_choices, constant, sum_tolerance, tensor, tried};
+    use crate::tunable::Choice;
     use nncc_ir::ops::chain::{Chain, Link};
     use nncc_ir::ops::conv::Conv;
     use nncc_ir::ops::fused::Fused;
@@ -356,6 +360,19 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn bands_of_every_height_have_the_same_bits(p in problem(), rows in 1usize..24) {
+            let (g, inputs) = p.graph().expect("a valid problem");
+            check_choices(&g, &inputs, Same::Bits, &Algorithms::default(), &|own, target| match own.now {
+                Choice::Bands(_) => [tried(own, target), vec![BandRows { rows }.into()]].concat(),
+                _ => Vec::new(),
+            });
+        }
+    }
+
     fn blocked(channels: usize, size: [usize; 2], parts: &[Part]) -> Problem {
         let (batch, source, residual) = (1, Layout::Blocked, false);
         Problem { batch, channels, size, parts: parts.to_vec(), source, residual }
@@ -372,6 +389,17 @@ mod tests {
             p.check();
             Problem { residual: true, batch: 2, ..p }.check();
         }
+    }
+
+    #[test]
+    fn other_bands_are_followed() {
+        let expand = Part { kind: Kind::Dense(40), axes: window(1, 1, 0), relu: true };
+        let depthwise = Part { kind: Kind::Depthwise, axes: window(3, 1, 1), relu: true };
+        let p =
+            Problem { residual: true, ..blocked(24, [37, 9], &[expand, depthwise, Part { relu: false, ..expand }]) };
+        let (g, inputs) = p.graph().expect("a valid problem");
+        let followed = check_choices(&g, &inputs, Same::Bits, &Algorithms::default(), &tried);
+        assert!(followed >= 4, "{followed}");
     }
 
     #[test]

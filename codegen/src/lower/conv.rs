@@ -25,7 +25,7 @@ use crate::kernels::bands::Layer;
 use crate::kernels::conv::depthwise::Depthwise;
 use crate::kernels::conv::generic::{Generic, GenericAxis};
 use crate::kernels::conv::winograd::transform::Minimal;
-use crate::kernels::conv::winograd::{self, Walk, Winograd};
+use crate::kernels::conv::winograd::{self, Layer as WinogradLayer, Walk, Winograd};
 use crate::kernels::conv::{Conv as ConvShape, Sink, Source, Weights};
 use crate::kernels::pool::SideBySide;
 use crate::kernels::window::Axis;
@@ -33,8 +33,10 @@ use crate::kir::Elem;
 use crate::pack::{ConvPanels, DepthwisePanels, Packed, WinogradPanels};
 use crate::program::Arg;
 use crate::switches::Switch;
+use crate::tunable::Tunable;
 use nncc_ir::ops::conv::{Conv, ConvTranspose};
 use nncc_ir::{BLOCK, Constant, DType, Layout};
+use std::sync::Arc;
 
 /// More phases than this would be more code than they are worth; a kernel with so large a stride is rare.
 const MOST_PHASES: usize = 16;
@@ -282,7 +284,7 @@ impl Phase {
     /// Will one of the templates take it?
     fn fits(&self, cx: &LowerCx<'_, '_>, parts: &Parts) -> bool {
         let is_small = || match self.is_narrow() {
-            true => Depthwise::new(cx.target(), &self.shape).is_small(),
+            true => cx.depthwise(&self.shape).is_small(),
             false => cx.direct(&self.shape, parts.in_place()).0.is_small(),
         };
         self.has_template(cx) && is_small()
@@ -323,14 +325,15 @@ fn lower_phases(
     for (phase, weights) in phases.iter().zip(weights) {
         let (shape, mut args) = (&phase.shape, parts.args(cx, weights, bias)?);
         let call = if phase.is_narrow() {
-            let depthwise = Depthwise::new(cx.target(), shape);
+            let depthwise = cx.depthwise(shape);
             cx.scratch(depthwise.scratch());
-            Call::new(cx.kernel(depthwise.kernel()), &args, depthwise.tasks())
+            let tunable = depthwise.tunable(Depthwise::signature(cx.target(), shape));
+            Call::new(cx.kernel(depthwise.kernel()), &args, depthwise.tasks()).tunable(tunable)
         } else {
-            let (direct, layer) = cx.direct(shape, parts.in_place());
+            let (direct, tunable) = cx.direct(shape, parts.in_place());
             cx.scratch(direct.scratch());
             args.push(cx.constant(direct.shape()));
-            Call::new(cx.kernel(direct.kernel()), &args, direct.tasks()).of_layer(layer)
+            Call::new(cx.kernel(direct.kernel()), &args, direct.tasks()).tunable(tunable)
         };
         cx.step(if transposed { call.with_macs(shape.macs()) } else { call });
     }
@@ -385,7 +388,11 @@ fn lower_winograd(
     weights: Constant,
     pooling: Option<(SideBySide, &Operand)>,
 ) -> Result<(), LowerError> {
-    let winograd = Winograd::new(cx.target(), shape, pooling.map(|(p, _)| p), minimal, parts.in_place());
+    let layer =
+        WinogradLayer { conv: shape.clone(), pooling: pooling.map(|(p, _)| p), minimal, in_place: parts.in_place() };
+    let signature = layer.signature(cx.target());
+    let winograd = Winograd::new(cx.target(), &layer, cx.chosen(&signature));
+    let tunable = Arc::new(Tunable::new(signature, winograd.walk(), layer));
     let panels = WinogradPanels { inputs: shape.inputs, outputs: shape.outputs, minimal };
     let weights = cx.packed(Packed::winograd(panels, weights));
     cx.scratch(winograd.scratch());
@@ -396,29 +403,31 @@ fn lower_winograd(
     if let Walk::Blocked { .. } = winograd.walk() {
         let (kernel, tasks) = winograd.blocked_kernel();
         let id = cx.kernel(kernel);
-        cx.step(Call::new(id, &args, tasks).labelled("winograd"));
+        cx.step(Call::new(id, &args, tasks).labelled("winograd").tunable(tunable));
         return Ok(());
     }
     let v = cx.workspace(shape.batch * winograd.v_bytes());
     let (kernel, tasks) = winograd.input_kernel();
     let id = cx.kernel(kernel);
-    cx.step(Call::new(id, &[args[0], v], tasks).labelled("winograd input"));
+    cx.step(Call::new(id, &[args[0], v], tasks).labelled("winograd input").tunable(tunable.clone()));
     if let Walk::Grouped { .. } = winograd.walk() {
         let (kernel, tasks) = winograd.grouped_kernel();
         let id = cx.kernel(kernel);
         let args: Vec<Arg> = [v].into_iter().chain(args[1..].iter().copied()).collect();
-        cx.step(Call::new(id, &args, tasks).labelled("winograd groups").with_macs(shape.macs()));
+        let call = Call::new(id, &args, tasks).labelled("winograd groups").with_macs(shape.macs());
+        cx.step(call.tunable(tunable));
         return Ok(());
     }
     let m = cx.workspace(shape.batch * winograd.m_bytes());
     let (kernel, tasks) = winograd.product_kernel();
     let id = cx.kernel(kernel);
     let product_shape = cx.constant(winograd.product_shape());
-    cx.step(Call::new(id, &[v, weights, m, product_shape], tasks).labelled("winograd product").with_macs(shape.macs()));
+    let call = Call::new(id, &[v, weights, m, product_shape], tasks).labelled("winograd product");
+    cx.step(call.with_macs(shape.macs()).tunable(tunable.clone()));
     let (kernel, tasks) = winograd.output_kernel();
     let id = cx.kernel(kernel);
     let args: Vec<Arg> = [m].into_iter().chain(args[2..].iter().copied()).collect();
-    cx.step(Call::new(id, &args, tasks).labelled("winograd output"));
+    cx.step(Call::new(id, &args, tasks).labelled("winograd output").tunable(tunable));
     Ok(())
 }
 
@@ -464,9 +473,10 @@ fn lower_generic(
 
 #[cfg(test)]
 mod tests {
-    use crate::lower::{Algorithms, Choice, Separate, SetSource, lower_any_layout};
+    use crate::kernels::conv::depthwise::Strip;
+    use crate::lower::{Algorithms, Separate, SetSource, lower_any_layout};
     use crate::target::Target;
-    use crate::testing::{check, check_with, constant, sum_tolerance, targets, tensor};
+    use crate::testing::{Same, check, check_choices, constant, sum_tolerance, targets, tensor, tried};
     use nncc_ir::ops::conv::{Conv, ConvTranspose};
     use nncc_ir::ops::fused::Fused;
     use nncc_ir::pointwise::{BinaryFn, UnaryFn};
@@ -568,8 +578,7 @@ mod tests {
             Some(y)
         }
 
-        #[track_caller]
-        fn check(&self) {
+        fn graph(&self) -> (Graph, Vec<Tensor>) {
             let mut g = Graph::new("conv");
             let y = self.add(&mut g, self.op(), &[]).expect("a valid problem");
             g.add_output("out", y);
@@ -578,39 +587,31 @@ mod tests {
                 inputs.extend(self.weights());
                 inputs.truncate(2 + usize::from(self.bias));
             }
+            (g, inputs)
+        }
+
+        #[track_caller]
+        fn check(&self) {
+            let (g, inputs) = self.graph();
             check(&g, &inputs, &sum_tolerance(&g, &inputs, self.terms()));
         }
     }
 
-    /// Each schedule that a tuner would try is followed and gives the layer's results.
+    /// Each way that a tuner would try is followed and gives the layer's results.
     #[test]
     fn other_schedules_compute_the_same() {
         let wide = Problem { bias: false, ..Problem::plain(88, 72, [7, 13]) };
         let pointwise = Problem { kernel: vec![1, 1], pads: vec![0; 4], ..Problem::plain(40, 56, [8, 14]) };
         let first = Problem { layouts: [Layout::RowMajor, Layout::Blocked], ..Problem::plain(3, 24, [9, 11]) };
         for p in [wide, pointwise, first] {
-            let mut g = Graph::new("conv");
-            let y = p.add(&mut g, p.op(), &[]).expect("a valid problem");
-            g.add_output("out", y);
-            let inputs = [tensor(1, &p.dims()[0])];
+            let (g, inputs) = p.graph();
             let tolerance = sum_tolerance(&g, &inputs, p.terms());
-            for target in targets() {
-                let schedule_of = |algorithms: &Algorithms| {
-                    let plan = Separate::plan(&g).expect("a graph that can be planned");
-                    let set = SetSource { graph: &g, plan: &plan };
-                    let program = lower_any_layout("conv", &[set], std::slice::from_ref(&target), algorithms).unwrap();
-                    program.sets[0].levels[0].steps[0].layer.clone().expect("a direct convolution")
-                };
-                let own = schedule_of(&Algorithms::default());
-                let candidates = own.candidates(&target, 5);
-                assert!(candidates.len() > 1 && candidates[0] == own.schedule, "{own:?}");
-                for schedule in candidates.into_iter().skip(1) {
-                    let choices = [(own.signature.clone(), Choice::Schedule(schedule))].into_iter().collect();
-                    let algorithms = Algorithms::default().with_choices(choices);
-                    assert_eq!(schedule_of(&algorithms).schedule, schedule);
-                    check_with(&g, &inputs, &tolerance, std::slice::from_ref(&target), &algorithms);
-                }
-            }
+            let tried = check_choices(&g, &inputs, Same::Within(&tolerance), &Algorithms::default(), &|own, target| {
+                let tried = tried(own, target);
+                assert!(!tried.is_empty(), "{own:?}");
+                tried
+            });
+            assert!(tried >= 2 * targets().len());
         }
     }
 
@@ -626,12 +627,40 @@ mod tests {
         let layer = |algorithms: &Algorithms| {
             let set = SetSource { graph: &g, plan: &plan };
             let program = lower_any_layout("conv", &[set], std::slice::from_ref(&target), algorithms).unwrap();
-            program.sets[0].levels[0].steps[0].layer.clone().expect("a direct convolution")
+            program.sets[0].levels[0].steps[0].tunable.clone().expect("a direct convolution")
         };
         let own = layer(&Algorithms::default());
         for text in ["64x30 pass 1 rows 6 rows-first", "128x1 pass 1 rows 6 rows-first"] {
             let choices = [(own.signature.clone(), text.parse().unwrap())].into_iter().collect();
-            assert_eq!(layer(&Algorithms::default().with_choices(choices)).schedule, own.schedule);
+            assert_eq!(layer(&Algorithms::default().with_choices(choices)).now, own.now);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn other_schedules_agree(p in problem(false)) {
+            let (g, inputs) = p.graph();
+            let tolerance = sum_tolerance(&g, &inputs, p.terms());
+            check_choices(&g, &inputs, Same::Within(&tolerance), &Algorithms::default(), &tried);
+        }
+
+        #[test]
+        fn strips_of_every_width_have_the_same_bits(
+            (group, width) in (2usize..20, prop_oneof![3 => Just(1usize), 1 => Just(2), 1 => Just(4), 1 => Just(8)]),
+            size in (1usize..9, 1usize..40),
+            (kernel, stride) in (1usize..6, 1usize..3),
+            pixels in 1usize..31,
+        ) {
+            let (kernel, pads, strides) = (vec![3, kernel], vec![1, kernel / 2, 1, kernel / 2], vec![1, stride]);
+            let p = Problem { group, kernel, pads, strides, ..Problem::plain(width, width, [size.0, size.1]) };
+            let (g, inputs) = p.graph();
+            check_choices(&g, &inputs, Same::Bits, &Algorithms::default(), &|own, target| {
+                let mut all = tried(own, target);
+                all.push(Strip { pixels }.into());
+                all
+            });
         }
     }
 

@@ -16,13 +16,15 @@ use super::pools::Pools;
 use super::{Algorithms, LowerError, SetSource};
 use crate::cost::{self, Cost, count::Counts};
 use crate::kernels::conv::Conv;
+use crate::kernels::conv::depthwise::Depthwise;
 use crate::kernels::conv::direct::{Direct, flattened};
-use crate::kernels::conv::layer::{self, Layer};
+use crate::kernels::conv::layer;
 use crate::kir::Kernel;
 use crate::pack::Packed;
 use crate::program::{Arg, KernelId, LevelPlan, MAX_ALIGN, Step, StepResult};
 use crate::switches::Switch;
 use crate::target::Target;
+use crate::tunable::{Choice, Tunable};
 use nncc_ir::{Constant, DType, Graph, Layout, NodeId, Op, TensorType, ValueId};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
@@ -127,14 +129,14 @@ pub struct Call {
     pub macs: Option<u64>,
     /// What it does, for profiles; the operator's name if empty, of a fused one its root's.
     pub label: String,
-    /// The layer that it computes, if it has a schedule.
-    pub layer: Option<Arc<Layer>>,
+    /// What it computes and in which way, if its template has more than one.
+    pub tunable: Option<Arc<Tunable>>,
 }
 
 impl Call {
     /// A call with everything else left to the defaults.
     pub fn new(kernel: KernelId, args: &[Arg], tasks: usize) -> Call {
-        Call { kernel, args: args.to_vec(), tasks, macs: None, label: String::new(), layer: None }
+        Call { kernel, args: args.to_vec(), tasks, macs: None, label: String::new(), tunable: None }
     }
 
     /// With a label for profiles.
@@ -142,9 +144,9 @@ impl Call {
         Call { label: label.into(), ..self }
     }
 
-    /// With the layer that it computes.
-    pub fn of_layer(self, layer: Layer) -> Call {
-        Call { layer: Some(Arc::new(layer)), ..self }
+    /// With what it computes and in which way.
+    pub fn tunable(self, tunable: impl Into<Arc<Tunable>>) -> Call {
+        Call { tunable: Some(tunable.into()), ..self }
     }
 
     /// With its number of multiply-accumulates.
@@ -333,17 +335,27 @@ impl<'s, 'a> LowerCx<'s, 'a> {
         self.level.algorithms
     }
 
-    /// The direct template for a convolution or matrix product, with the schedule chosen for it; and the layer that it is.
-    pub(super) fn direct(&self, conv: &Conv, in_place: bool) -> (Direct<'a>, Layer) {
-        let target = self.target();
-        let signature = layer::signature(target, conv, in_place);
+    /// What was chosen elsewhere for a signature, if something was.
+    pub(super) fn chosen<T: TryFrom<Choice>>(&self, signature: &str) -> Option<T> {
+        self.algorithms().choices().of(signature)
+    }
+
+    /// The direct template for a convolution or matrix product, with the schedule chosen for it.
+    pub(super) fn direct(&self, conv: &Conv, in_place: bool) -> (Direct<'a>, Tunable) {
+        let signature = layer::signature("direct", self.target(), conv, in_place);
         let conv = match self.algorithms().without(Switch::FlatPixels) {
             true => conv.clone(),
-            false => flattened(target, conv),
+            false => flattened(self.target(), conv),
         };
-        let direct = Direct::scheduled(target, &conv, in_place, self.algorithms().schedule(&signature));
-        let layer = Layer::new(signature, conv, in_place, &direct);
-        (direct, layer)
+        let direct = Direct::scheduled(self.target(), &conv, in_place, self.chosen(&signature));
+        let tunable = layer::tunable(signature, conv, in_place, &direct);
+        (direct, tunable)
+    }
+
+    /// The template for narrow groups for a convolution, with the strip chosen for it.
+    pub(super) fn depthwise(&self, conv: &Conv) -> Depthwise<'a> {
+        let strip = self.chosen(&Depthwise::signature(self.target(), conv));
+        Depthwise::with_strip(self.target(), conv, strip)
     }
 
     /// The operator's multiply-accumulates.
@@ -497,8 +509,9 @@ impl<'s, 'a> LowerCx<'s, 'a> {
         let (kernel, args, tasks, macs) = (call.kernel, call.args, call.tasks as u64, call.macs.unwrap_or(0));
         let cost = self.level.cost(kernel, &args, tasks, bytes - weight_bytes);
         let results = Vec::new();
-        let layer = call.layer;
-        self.level.steps.push(Step { name, op, kernel, args, tasks, macs, bytes, weight_bytes, cost, layer, results });
+        let tunable = call.tunable;
+        let step = Step { name, op, kernel, args, tasks, macs, bytes, weight_bytes, cost, tunable, results };
+        self.level.steps.push(step);
     }
 
     /// The error for what has no kernel; `what` completes the sentence "unsupported: OPERATOR: ...".

@@ -152,7 +152,7 @@ impl Product {
 
     fn lower_direct(&self, shape: &Conv, behind: &Behind, cx: &mut LowerCx<'_, '_>) -> Result<(), LowerError> {
         let in_place = behind.args.iter().any(|arg| Some(*arg) == self.y.memory());
-        let (direct, layer) = cx.direct(shape, in_place);
+        let (direct, tunable) = cx.direct(shape, in_place);
         let [_, k, n] = self.extents;
         let mut packing = Packing::new();
         let weights = match shape.weights {
@@ -171,7 +171,7 @@ impl Product {
         args.push(cx.constant(direct.shape()));
         cx.scratch(direct.scratch());
         let id = cx.kernel(direct.kernel());
-        cx.step(Call::new(id, &args, direct.tasks()).of_layer(layer));
+        cx.step(Call::new(id, &args, direct.tasks()).tunable(tunable));
         Ok(())
     }
 

@@ -30,7 +30,6 @@
 //! | [`bands`] | which layers are computed depth first, in bands of rows |
 //! | [`tiles`] | which poolings are computed in the tiles of the convolution before them |
 //! | [`algorithm`] | which convolutions Winograd computes, chosen for the whole model |
-//! | [`choices`] | what a tuning table says instead |
 //! | [`placement`] | where values lie: what is asked of a memory plan |
 //! | [`pools`] | constants and kernels, each once |
 
@@ -39,7 +38,6 @@ pub mod attention;
 pub mod bands;
 mod batch_norm;
 mod chain;
-pub mod choices;
 pub mod concat;
 mod conv;
 pub mod cx;
@@ -77,7 +75,6 @@ pub mod trilu;
 mod weight_gradient;
 
 pub use algorithm::{AlgorithmOptions, Algorithms, WinogradUse};
-pub use choices::{Choice, Choices};
 pub use cx::{Call, LowerCx, Operand};
 pub use placement::{Placement, Separate};
 

@@ -158,7 +158,7 @@ fn affine_set(n: usize, targets: &[Target]) -> ShapeSet {
         macs: 1_000_000,
         bytes: 3 * bytes as u64,
         weight_bytes: bytes as u64,
-        layer: None,
+        tunable: None,
         cost: Cost { cycles: 1234, moved: 2 * bytes as u64 },
         results: vec![StepResult {
             arg: 2,

@@ -23,14 +23,41 @@
 //! template is bound by them or by memory, not by loads. With more taps than registers allow, weights are loaded at their use.
 //! Needs: as many output as input channels in a group, a divisor of 16.
 
-use super::{Conv, Operands};
+use super::{Conv, Operands, layer};
+use crate::cost;
 use crate::kernels::bands::Band;
 use crate::kernels::epilogue::Site;
 use crate::kernels::isa_name;
 use crate::kernels::window::{Run, along, div_rem, first_line, full_or_edge, line_at, line_place};
 use crate::kir::{ArgDecl, Builder, Elem, Kernel, Type, Value};
 use crate::target::Target;
+use crate::tunable::{Candidates, Choice, Tunable, ranked};
 use nncc_ir::{BLOCK, padded_channels};
+use std::fmt;
+use std::str::FromStr;
+
+/// The pixels of a row that are in registers at a time: what may differ without changing a bit. As text `strip 14`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Strip {
+    /// So many; the last of a row may have fewer.
+    pub pixels: usize,
+}
+
+impl fmt::Display for Strip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "strip {}", self.pixels)
+    }
+}
+
+impl FromStr for Strip {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Strip, String> {
+        let pixels = text.strip_prefix("strip ").and_then(|n| n.parse::<u32>().ok()).filter(|&n| n > 0);
+        let pixels = pixels.ok_or_else(|| format!("`{text}` is no strip of pixels such as `strip 14`"))?;
+        Ok(Strip { pixels: pixels as usize })
+    }
+}
 
 /// A convolution of narrow groups with everything chosen; all blocked.
 #[derive(Clone, Debug)]
@@ -44,13 +71,20 @@ pub struct Depthwise<'a> {
 impl<'a> Depthwise<'a> {
     /// Chooses tile and tasks.
     pub fn new(target: &'a Target, conv: &Conv) -> Depthwise<'a> {
+        Depthwise::with_strip(target, conv, None)
+    }
+
+    /// The same with a strip from elsewhere, if registers hold it.
+    pub fn with_strip(target: &'a Target, conv: &Conv, strip: Option<Strip>) -> Depthwise<'a> {
         let taps = conv.axes[2].taps * conv.inputs;
-        // One input and its shuffled copy, one moved operand where multiplication and addition are two instructions, one for
-        // the backend's moves.
-        let free = target.vector_regs - 2 - usize::from(conv.inputs > 1) - usize::from(!target.fma);
+        let free = free_registers(target, conv);
         let held = if taps + 4 <= free { taps } else { 1 };
-        // More than 14 pixels no longer save loads that matter and only grow the code.
-        let pixels = (free - held).min(14).min(conv.axes[2].outputs.max(1));
+        let row = conv.axes[2].outputs.max(1);
+        let pixels = match strip.filter(|s| s.pixels < free) {
+            Some(strip) => strip.pixels.min(row),
+            // More than 14 pixels no longer save loads that matter and only grow the code.
+            None => (free - held).min(14).min(row),
+        };
         let blocks = conv.batch * (conv.groups * conv.inputs).div_ceil(BLOCK);
         let rows = conv.axes[0].outputs * conv.axes[1].outputs;
         // A task is worth starting for some 16 thousand multiply-adds of a vector.
@@ -58,6 +92,22 @@ impl<'a> Depthwise<'a> {
         let wanted = (32usize).div_ceil(blocks.max(1));
         let rows = rows.div_ceil(wanted).max((1usize << 14).div_ceil(a_row)).min(rows.max(1));
         Depthwise { target, conv: conv.clone(), pixels, rows: rows.max(1) }
+    }
+
+    /// What a tuner sees of a layer with this signature.
+    pub fn tunable(&self, signature: String) -> Tunable {
+        Tunable::new(signature, self.strip(), Layer { conv: self.conv.clone() })
+    }
+
+    /// The pixels in registers.
+    pub fn strip(&self) -> Strip {
+        Strip { pixels: self.pixels }
+    }
+
+    /// The name of a layer.
+    pub fn signature(target: &Target, conv: &Conv) -> String {
+        // Whether an operand lies in the output's memory makes no difference.
+        layer::signature("depthwise", target, conv, false)
     }
 
     fn channels(&self) -> usize {
@@ -300,6 +350,34 @@ impl<'a> Depthwise<'a> {
             let result = epilogue.apply(b, sum, extras, &site((at, 0)));
             b.store(y.at(0).idx(at, 1), result);
         });
+    }
+}
+
+/// Registers for sums and weights: all but one input and its shuffled copy, one moved operand where multiplication and addition
+/// are two instructions, one for the backend's moves.
+fn free_registers(target: &Target, conv: &Conv) -> usize {
+    target.vector_regs - 2 - usize::from(conv.inputs > 1) - usize::from(!target.fma)
+}
+
+/// A layer as a tuner sees it.
+#[derive(Clone, Debug)]
+struct Layer {
+    conv: Conv,
+}
+
+impl Candidates for Layer {
+    /// A row in equal strips, as wide as registers allow with weights held or loaded at their use. Sums are the same.
+    fn candidates(&self, target: &Target, most: usize) -> Vec<Choice> {
+        let own = Depthwise::new(target, &self.conv);
+        let row = self.conv.axes[2].outputs.max(1);
+        let widest = free_registers(target, &self.conv) - 1;
+        let other = |pixels: usize| {
+            let depthwise = Depthwise::with_strip(target, &self.conv, Some(Strip { pixels: pixels.min(widest) }));
+            let cycles = || cost::of_kernel(&depthwise.kernel(), target, depthwise.tasks() as u64, &|_| None);
+            depthwise.is_small().then(|| (cycles() as f64, depthwise.strip()))
+        };
+        let widths = row.div_ceil(widest)..=row.div_ceil(2);
+        ranked(own.strip(), widths.map(|strips| row.div_ceil(strips)).filter_map(other), most)
     }
 }
 

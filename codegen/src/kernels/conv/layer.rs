@@ -1,11 +1,11 @@
-//! A layer that the direct template computes, as a tuner sees it: its name, the schedule in force and others to try.
+//! A layer that the direct template computes, as a tuner sees it; and the names of layers.
 
 use super::direct::Direct;
-use super::schedule::Schedule;
 use super::{Conv, Sink, Source, Weights};
 use crate::cost;
 use crate::kernels::window::Axis;
 use crate::target::Target;
+use crate::tunable::{Candidates, Choice, Tunable, ranked};
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 
@@ -14,49 +14,39 @@ const BYTES_A_CYCLE: f64 = super::winograd::cost::BYTES_A_CYCLE;
 
 /// A convolution (or a matrix product as one) at a CPU level.
 #[derive(Clone, Debug)]
-pub struct Layer {
-    /// Everything that its code depends on, as text: layers of one signature are equal.
-    pub signature: String,
-    /// How it is walked.
-    pub schedule: Schedule,
+struct Layer {
+    /// With the rows that it is cut into.
     conv: Conv,
     in_place: bool,
 }
 
-impl Layer {
-    /// The layer of this name that a template computes.
-    pub fn new(signature: String, conv: Conv, in_place: bool, direct: &Direct<'_>) -> Layer {
-        Layer { signature, schedule: direct.schedule(), conv, in_place }
-    }
+/// What a tuner sees of a layer with this signature.
+pub fn tunable(signature: String, conv: Conv, in_place: bool, direct: &Direct<'_>) -> Tunable {
+    Tunable::new(signature, direct.schedule(), Layer { conv, in_place })
+}
 
-    /// The schedule that the template chooses by itself, and the `most - 1` others that the cost model likes best.
-    pub fn candidates(&self, target: &Target, most: usize) -> Vec<Schedule> {
+impl Candidates for Layer {
+    fn candidates(&self, target: &Target, most: usize) -> Vec<Choice> {
         let own = Direct::scheduled(target, &self.conv, self.in_place, None);
-        let mut others: Vec<(f64, Schedule)> = Vec::new();
-        for schedule in own.alternatives() {
+        let other = |schedule| {
             let direct = Direct::scheduled(target, &self.conv, self.in_place, Some(schedule));
             // What the template makes of it, for some alternatives come to the same.
-            let schedule = direct.schedule();
-            if direct.is_small() && schedule != own.schedule() && others.iter().all(|(_, s)| *s != schedule) {
-                others.push((predicted(target, &direct), schedule));
-            }
-        }
-        others.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let others = others.into_iter().take(most.saturating_sub(1)).map(|(_, schedule)| schedule);
-        [own.schedule()].into_iter().chain(others).collect()
+            direct.is_small().then(|| (predicted(target, &direct), direct.schedule()))
+        };
+        ranked(own.schedule(), own.alternatives().into_iter().filter_map(other), most)
     }
 }
 
 /// Cycles by the cost model, of computing and of what comes from beyond L2.
 fn predicted(target: &Target, direct: &Direct<'_>) -> f64 {
-    let (kernel, shape, tasks) = (direct.kernel(), direct.shape(), direct.tasks() as u64);
+    let (kernel, shape) = (direct.kernel(), direct.shape());
     let last = kernel.args.len() - 1;
-    let counts = cost::count::count(&kernel, target, tasks, &|i| (i == last).then_some(&shape[..]));
-    cost::cycles(&counts, tasks) as f64 + direct.beyond_l2() as f64 / BYTES_A_CYCLE
+    let computed = cost::of_kernel(&kernel, target, direct.tasks() as u64, &|i| (i == last).then_some(&shape[..]));
+    computed as f64 + direct.beyond_l2() as f64 / BYTES_A_CYCLE
 }
 
-/// The name of a layer.
-pub fn signature(target: &Target, conv: &Conv, in_place: bool) -> String {
+/// The name of a layer that a template computes.
+pub fn signature(template: &str, target: &Target, conv: &Conv, in_place: bool) -> String {
     let Conv { batch, groups, inputs, outputs, axes, source, weights, sink, bias, epilogue } = conv;
     let axis = |a: &Axis| {
         let Axis {
@@ -93,18 +83,25 @@ pub fn signature(target: &Target, conv: &Conv, in_place: bool) -> String {
     };
     let sink = if *sink == Sink::Matrix { "matrix" } else { "blocked" };
     let level = target.level.name();
-    let mut text =
-        format!("direct {level} n{batch} g{groups} {inputs}->{outputs} {} {source}->{sink}{weights}", axes.join(" "));
+    let mut text = format!(
+        "{template} {level} n{batch} g{groups} {inputs}->{outputs} {} {source}->{sink}{weights}",
+        axes.join(" ")
+    );
     if *bias {
         text += " bias";
     }
     if !epilogue.is_empty() {
-        let mut hasher = FxHasher::default();
-        format!("{epilogue:?}").hash(&mut hasher);
-        text += &format!(" then {:08x}", hasher.finish() as u32);
+        text += &format!(" then {}", digest(&format!("{epilogue:?}")));
     }
     if in_place {
         text += " in place";
     }
     text
+}
+
+/// A short name of a long text.
+pub fn digest(text: &str) -> String {
+    let mut hasher = FxHasher::default();
+    text.hash(&mut hasher);
+    format!("{:08x}", hasher.finish() as u32)
 }

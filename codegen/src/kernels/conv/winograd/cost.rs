@@ -24,6 +24,8 @@ use super::transform::Minimal;
 use crate::kir::Elem;
 use crate::target::Target;
 use nncc_ir::BLOCK;
+use std::fmt;
+use std::str::FromStr;
 
 /// Bytes that come from beyond L2 in a cycle.
 pub(in crate::kernels::conv) const BYTES_A_CYCLE: f64 = 5.0;
@@ -41,8 +43,8 @@ pub struct Size {
     pub plane: [usize; 2],
 }
 
-/// In which order tiles and places are walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// In which order tiles and places are walked. As text `blocked 28`, `grouped 7`, `staged`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Walk {
     /// One block of at most `tiles` tiles after the other, through all three stages.
     Blocked {
@@ -56,6 +58,31 @@ pub enum Walk {
     },
     /// One stage after the other, all tiles in each.
     Staged,
+}
+
+impl fmt::Display for Walk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Walk::Blocked { tiles } => write!(f, "blocked {tiles}"),
+            Walk::Grouped { tiles } => write!(f, "grouped {tiles}"),
+            Walk::Staged => f.write_str("staged"),
+        }
+    }
+}
+
+impl FromStr for Walk {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Walk, String> {
+        let tiles = |n: &str| n.parse::<u32>().ok().filter(|&n| n > 0).map(|n| n as usize);
+        let walk = match text.split_once(' ') {
+            Some(("blocked", n)) => tiles(n).map(|tiles| Walk::Blocked { tiles }),
+            Some(("grouped", n)) => tiles(n).map(|tiles| Walk::Grouped { tiles }),
+            None if text == "staged" => Some(Walk::Staged),
+            _ => None,
+        };
+        walk.ok_or_else(|| format!("`{text}` is no walk such as `blocked 28`, `grouped 7` or `staged`"))
+    }
 }
 
 /// Tasks that a walk makes at least, for a few threads to share evenly.
@@ -85,44 +112,111 @@ fn rate(target: &Target) -> f64 {
     2.0 * target.lanes(Elem::F32) as f64 * if target.fma { 1.0 } else { 0.5 }
 }
 
-/// The walk with the least traffic, and the bytes of it.
-fn traffic(target: &Target, size: &Size, minimal: Minimal) -> (Walk, f64) {
-    let (places, tiles) = (minimal.inputs() * minimal.inputs(), size.tiles(minimal));
-    let place = |channels: usize| places * F32_BYTES * channels; // bytes of one tile
-    let u = size.weight_bytes(Some(minimal));
-    let (v, m) = (size.batch * tiles * place(size.inputs), size.batch * tiles * place(size.outputs));
-    // Four panels of M are there at a time.
-    let panels = size.outputs.min(4 * BLOCK);
-    let groups = size.outputs.div_ceil(panels);
-    let macs = size.batch * tiles * places * size.inputs * size.outputs;
-    let tasks = (macs / MACS_A_TASK).clamp(1, TASKS);
-    // The most tiles of a task, of which there are `others` for each tile.
-    let share = |others: usize| (tiles * size.batch * others).div_ceil(tasks).max(1);
+/// What the walks of a convolution move.
+struct Traffic<'t> {
+    target: &'t Target,
+    batch: usize,
+    /// Of an image.
+    tiles: usize,
+    /// Groups of panels.
+    groups: usize,
+    /// Tasks that there should be.
+    tasks: usize,
+    /// Bytes of a tile of V, and of the part of M that is there at a time.
+    places: [usize; 2],
+    /// Bytes of U, V and M.
+    whole: [usize; 3],
+}
 
-    // V and M of a block take three quarters of L2.
-    let block = (target.l2 / 4 * 3 / (place(size.inputs) + place(panels))).clamp(1, tiles).min(share(1));
-    let blocks = size.batch * tiles.div_ceil(block);
-    let blocked = if u <= target.l2 / 4 { u } else { u * blocks };
-    let mut best = (Walk::Blocked { tiles: block }, blocked);
-
-    // M of a run takes a quarter of L2, beside the weights of a group.
-    let run = (target.l2 / 4 / place(panels)).clamp(1, tiles).min(share(groups));
-    let runs = size.batch * tiles.div_ceil(run);
-    let weights = if u / groups <= target.l2 / 8 * 5 { u } else { u * runs };
-    let grouped = weights + if v <= target.l2 / 2 { 0 } else { v * (1 + groups) };
-    let staged = u + if v + m <= target.l2 / 2 { 0 } else { 2 * (v + m) };
-    let beyond = target.l3.max(target.l2);
-    for (walk, bytes, kept) in [(Walk::Grouped { tiles: run }, grouped, v), (Walk::Staged, staged, v + m)] {
-        if bytes < best.1 && kept <= beyond {
-            best = (walk, bytes);
+impl<'t> Traffic<'t> {
+    fn of(target: &'t Target, size: &Size, minimal: Minimal) -> Traffic<'t> {
+        let (places, tiles) = (minimal.inputs() * minimal.inputs(), size.tiles(minimal));
+        let place = |channels: usize| places * F32_BYTES * channels; // bytes of one tile
+        let (v, m) = (size.batch * tiles * place(size.inputs), size.batch * tiles * place(size.outputs));
+        // Four panels of M are there at a time.
+        let panels = size.outputs.min(4 * BLOCK);
+        let macs = size.batch * tiles * places * size.inputs * size.outputs;
+        Traffic {
+            target,
+            batch: size.batch,
+            tiles,
+            groups: size.outputs.div_ceil(panels),
+            tasks: (macs / MACS_A_TASK).clamp(1, TASKS),
+            places: [place(size.inputs), place(panels)],
+            whole: [size.weight_bytes(Some(minimal)), v, m],
         }
     }
-    (best.0, best.1 as f64)
+
+    /// The most tiles of a task, of which there are `others` for each tile.
+    fn share(&self, others: usize) -> usize {
+        (self.tiles * self.batch * others).div_ceil(self.tasks).max(1)
+    }
+
+    /// A walk in blocks where V and M of one take that share of L2.
+    fn blocked(&self, share: f64) -> (Walk, usize) {
+        let bytes = (self.target.l2 as f64 * share) as usize;
+        let block = (bytes / self.places.iter().sum::<usize>()).clamp(1, self.tiles).min(self.share(1));
+        let [u, ..] = self.whole;
+        let blocks = self.batch * self.tiles.div_ceil(block);
+        let moved = if u <= self.target.l2 / 4 { u } else { u * blocks };
+        (Walk::Blocked { tiles: block }, moved)
+    }
+
+    /// A walk in groups where M of a run takes that share of L2, beside the weights of a group.
+    fn grouped(&self, share: f64) -> (Walk, usize) {
+        let bytes = (self.target.l2 as f64 * share) as usize;
+        let run = (bytes / self.places[1]).clamp(1, self.tiles).min(self.share(self.groups));
+        let [u, v, _] = self.whole;
+        let runs = self.batch * self.tiles.div_ceil(run);
+        let weights = if u / self.groups <= self.target.l2 / 8 * 5 { u } else { u * runs };
+        (Walk::Grouped { tiles: run }, weights + if v <= self.target.l2 / 2 { 0 } else { v * (1 + self.groups) })
+    }
+
+    fn staged(&self) -> (Walk, usize) {
+        let [u, v, m] = self.whole;
+        (Walk::Staged, u + if v + m <= self.target.l2 / 2 { 0 } else { 2 * (v + m) })
+    }
+
+    /// Does what a walk keeps of all tiles stay in the caches?
+    fn stays(&self, walk: Walk) -> bool {
+        let [_, v, m] = self.whole;
+        let kept = match walk {
+            Walk::Blocked { .. } => 0,
+            Walk::Grouped { .. } => v,
+            Walk::Staged => v + m,
+        };
+        kept <= self.target.l3.max(self.target.l2)
+    }
+
+    /// The walk with the least traffic, and the bytes of it.
+    fn least(&self) -> (Walk, f64) {
+        let mut best = self.blocked(BLOCK_SHARE);
+        for other in [self.grouped(RUN_SHARE), self.staged()] {
+            if other.1 < best.1 && self.stays(other.0) {
+                best = other;
+            }
+        }
+        (best.0, best.1 as f64)
+    }
 }
+
+/// Shares of L2: of V and M of a block, of M of a run.
+const BLOCK_SHARE: f64 = 0.75;
+const RUN_SHARE: f64 = 0.25;
 
 /// How Winograd walks a convolution.
 pub fn walk(target: &Target, size: &Size, minimal: Minimal) -> Walk {
-    traffic(target, size, minimal).0
+    Traffic::of(target, size, minimal).least().0
+}
+
+/// Walks of a convolution, with the bytes that they move: each form, with blocks and runs down to a quarter of what caches hold.
+pub fn walks(target: &Target, size: &Size, minimal: Minimal) -> Vec<(Walk, f64)> {
+    let traffic = Traffic::of(target, size, minimal);
+    let shares = [1.0, 0.5, 0.25];
+    let mut all = vec![traffic.staged()];
+    all.extend(shares.map(|share| traffic.blocked(BLOCK_SHARE * share)));
+    all.extend(shares.map(|share| traffic.grouped(RUN_SHARE * share)));
+    all.into_iter().filter(|(walk, _)| traffic.stays(*walk)).map(|(walk, bytes)| (walk, bytes as f64)).collect()
 }
 
 /// Cycles of a 3x3 convolution with stride 1, by Winograd or direct.
@@ -137,7 +231,7 @@ pub fn cycles(target: &Target, size: &Size, minimal: Option<Minimal>) -> f64 {
     let vectors = (size.inputs + size.outputs) as f64 / target.lanes(Elem::F32).min(BLOCK) as f64;
     let products = tiles * places * channels / (rate(target) * 0.9);
     let transforms = tiles * places * vectors * 4.2;
-    products + transforms + traffic(target, size, f).1 / BYTES_A_CYCLE
+    products + transforms + Traffic::of(target, size, f).least().1 / BYTES_A_CYCLE
 }
 
 #[cfg(test)]

@@ -34,13 +34,14 @@ mod tests;
 pub mod transform;
 
 use super::direct::Direct;
-use super::{Conv, Operands, Sink, Source, Weights};
+use super::{Conv, Operands, Sink, Source, Weights, layer};
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::isa_name;
 use crate::kernels::pool::SideBySide;
 use crate::kernels::window::{Axis, balanced, div_rem};
 use crate::kir::{ArgDecl, Builder, Elem, Index, IntCc, Kernel, Type, Value};
 use crate::target::Target;
+use crate::tunable::{Candidates, Choice, ranked};
 pub use cost::Walk;
 use nncc_ir::BLOCK;
 use std::ops::Range;
@@ -78,24 +79,49 @@ pub fn fits(conv: &Conv) -> bool {
     shape && whole && some && storage && conv.groups == 1 && !conv.epilogue.is_long()
 }
 
+/// A convolution that this template computes.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// One that [`fits`].
+    pub conv: Conv,
+    /// What is behind it, whose windows tiles [hold](Minimal::holds).
+    pub pooling: Option<SideBySide>,
+    /// The size of a tile.
+    pub minimal: Minimal,
+    /// Does an operand share the output's memory?
+    pub in_place: bool,
+}
+
+impl Layer {
+    /// The name of the layer at a CPU level.
+    pub fn signature(&self, target: &Target) -> String {
+        let layer = layer::signature("winograd", target, &self.conv, self.in_place);
+        let pooling = self.pooling.map_or(String::new(), |pooling| format!(" {}", pooling.name()));
+        format!("{layer} by {}{pooling}", self.minimal.outputs())
+    }
+}
+
+impl Candidates for Layer {
+    fn candidates(&self, target: &Target, most: usize) -> Vec<Choice> {
+        let own = Winograd::new(target, self, None);
+        let others = cost::walks(target, &cost::Size::of(&own.conv), self.minimal);
+        let others = others.into_iter().map(|(walk, bytes)| (bytes, Winograd::new(target, self, Some(walk)).walk()));
+        ranked(own.walk(), others, most)
+    }
+}
+
 impl<'a> Winograd<'a> {
-    /// Chooses walk, blocks and tasks for a convolution that [`fits`], with a pooling behind it whose windows tiles
-    /// [hold](Minimal::holds). `in_place` says that an operand shares the output's memory.
-    pub fn new(
-        target: &'a Target,
-        conv: &Conv,
-        pooling: Option<SideBySide>,
-        minimal: Minimal,
-        in_place: bool,
-    ) -> Winograd<'a> {
+    /// Chooses blocks and tasks, and the walk unless it is given.
+    pub fn new(target: &'a Target, layer: &Layer, walk: Option<Walk>) -> Winograd<'a> {
+        let &Layer { pooling, minimal, in_place, .. } = layer;
         let m = minimal.outputs();
-        let mut conv = conv.clone();
+        let mut conv = layer.conv.clone();
         for (axis, pooling) in conv.axes[1..].iter_mut().zip(pooling.iter().flat_map(SideBySide::extents)) {
             axis.outputs = pooling; // what no window reads is not computed
         }
         let grid = [conv.axes[1].outputs.div_ceil(m), conv.axes[2].outputs.div_ceil(m)];
         let size = cost::Size::of(&conv);
-        let walk = cost::walk(target, &size, minimal);
+        let walk = walk.unwrap_or_else(|| cost::walk(target, &size, minimal));
         let cut = |count: usize, most: usize| match in_place {
             false => balanced(count, most).next().unwrap_or(1),
             true => (1..=most.min(count)).rev().find(|b| count.is_multiple_of(*b)).unwrap_or(1),
@@ -109,6 +135,11 @@ impl<'a> Winograd<'a> {
         };
         let tiles = block[0] * block[1];
         let run = if let Walk::Grouped { tiles: most } = walk { cut(tiles, most) } else { tiles };
+        let walk = match walk {
+            Walk::Blocked { .. } => Walk::Blocked { tiles },
+            Walk::Grouped { .. } => Walk::Grouped { tiles: run },
+            Walk::Staged => Walk::Staged,
+        };
         let places = minimal.inputs() * minimal.inputs();
         let row = Axis::sliding(tiles, run, 1, 1, 1, 0);
         let product = Conv {
@@ -123,7 +154,7 @@ impl<'a> Winograd<'a> {
         Winograd { target, conv, pooling, minimal, grid, block, run, walk, product }
     }
 
-    /// How it walks: in one kernel, two with V between them, or three with M as well.
+    /// How it walks: in one kernel, two with V between them, or three with M as well; with the tiles that blocks or runs have.
     pub fn walk(&self) -> Walk {
         self.walk
     }

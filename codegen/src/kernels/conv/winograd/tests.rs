@@ -5,7 +5,8 @@ use super::cost::{Size, Walk, walk};
 use super::transform::Minimal;
 use crate::lower::{Algorithms, Separate, SetSource, lower_any_layout};
 use crate::target::Target;
-use crate::testing::{Tolerance, check_with, constant, sum_tolerance, targets, tensor};
+use crate::testing::{Same, Tolerance, check_choices, check_with, constant, sum_tolerance, targets, tensor, tried};
+use crate::tunable::Choice;
 use nncc_ir::ops::chain::{Chain, Link};
 use nncc_ir::ops::conv::Conv;
 use nncc_ir::ops::fused::Fused;
@@ -181,6 +182,21 @@ proptest! {
     }
 
     #[test]
+    fn every_walk_agrees(p in problem(), residual in any::<bool>(), tiles in 1usize..12) {
+        let (mut g, op, operands, inputs) = p.graph(residual);
+        let y = add_blocked(&mut g, op, &operands);
+        g.add_output("out", y);
+        let tolerance = p.tolerance(&g, &inputs);
+        check_choices(&g, &inputs, Same::Within(&tolerance), &Algorithms::forced(p.minimal), &|own, target| {
+            let walks = [Walk::Blocked { tiles }, Walk::Grouped { tiles }, Walk::Staged];
+            match own.now {
+                Choice::Winograd(_) => [tried(own, target), walks.map(Choice::Winograd).to_vec()].concat(),
+                _ => Vec::new(),
+            }
+        });
+    }
+
+    #[test]
     fn pooling_in_tiles_agrees(
         p in problem(),
         residual in any::<bool>(),
@@ -224,6 +240,25 @@ fn a_tile_that_does_not_hold_the_window_leaves_the_pooling_to_a_step() {
     g.add_output("out", y);
     assert_eq!(p.steps(&g).len(), 2, "{:?}", p.steps(&g));
     p.check_within(&g, &inputs, &p.tolerance(&g, &inputs));
+}
+
+/// Walks that a tuner tries are followed: what they are called is what the template makes of them.
+#[test]
+fn other_walks_are_followed() {
+    let p = Problem { batch: 2, ..Problem::plain(Minimal::F4, [48, 32], [37, 30]) };
+    let (mut g, op, operands, inputs) = p.graph(true);
+    let pooled = pooled(&op, &pooling(true, [2, 2]), &operands);
+    let y = add_blocked(&mut g, pooled, &operands);
+    g.add_output("out", y);
+    let tolerance = p.tolerance(&g, &inputs);
+    let expected = std::cell::Cell::new(0);
+    let followed =
+        check_choices(&g, &inputs, Same::Within(&tolerance), &Algorithms::forced(p.minimal), &|own, target| {
+            let tried = tried(own, target);
+            expected.set(expected.get() + tried.len());
+            tried
+        });
+    assert!(followed == expected.get() && followed >= 8, "{followed} of {}", expected.get());
 }
 
 #[test]
