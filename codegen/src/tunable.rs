@@ -129,6 +129,11 @@ pub struct Part {
     pub candidates: Vec<Choice>,
 }
 
+/// A number of something in a choice's text: at least one.
+pub fn count(word: &str) -> Option<usize> {
+    word.parse::<u32>().ok().filter(|&n| n > 0).map(|n| n as usize)
+}
+
 /// A template's own choice and the `most - 1` others that cost least, each once.
 pub fn ranked<T>(own: T, others: impl IntoIterator<Item = (f64, T)>, most: usize) -> Vec<Choice>
 where

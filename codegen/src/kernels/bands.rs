@@ -28,7 +28,7 @@ use crate::cost;
 use crate::kir::{ArgDecl, Builder, Elem, Kernel, Value};
 use crate::program::MAX_ALIGN;
 use crate::target::Target;
-use crate::tunable::{Candidates, Choice, Tunable, ranked};
+use crate::tunable::{self, Candidates, Choice, Tunable, ranked};
 use nncc_ir::padded_channels;
 use std::fmt;
 use std::str::FromStr;
@@ -60,9 +60,8 @@ impl FromStr for BandRows {
     type Err = String;
 
     fn from_str(text: &str) -> Result<BandRows, String> {
-        let rows = text.strip_prefix("band ").and_then(|n| n.parse::<u32>().ok()).filter(|&n| n > 0);
-        let rows = rows.ok_or_else(|| format!("`{text}` is no number of rows such as `band 7`"))?;
-        Ok(BandRows { rows: rows as usize })
+        let rows = text.strip_prefix("band ").and_then(tunable::count);
+        rows.map(|rows| BandRows { rows }).ok_or_else(|| format!("`{text}` is no number of rows such as `band 7`"))
     }
 }
 

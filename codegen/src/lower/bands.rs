@@ -11,7 +11,7 @@ use crate::kernels::bands::{Rows, Span, Worth};
 use crate::kernels::conv::layer::digest;
 use crate::kernels::window::Axis;
 use crate::target::Target;
-use crate::tunable::{Choices, Part};
+use crate::tunable::{self, Choices, Part};
 use nncc_ir::ops::conv::Conv;
 use nncc_ir::pointwise::{Inst, UnaryFn};
 use nncc_ir::{BLOCK, DType, Graph, Layout, NodeId, Op, TypeError, padded_channels};
@@ -78,7 +78,7 @@ impl FromStr for Cut {
 
     fn from_str(text: &str) -> Result<Cut, String> {
         let pieces = text.strip_prefix("cut ").unwrap_or_default().split(' ');
-        let pieces = pieces.map(|n| n.parse::<u8>().ok().filter(|&n| n > 0).map(usize::from)).collect::<Option<_>>();
+        let pieces = pieces.map(tunable::count).collect::<Option<_>>();
         pieces.map(Cut).ok_or_else(|| format!("`{text}` is no cut such as `cut 1 3 2`"))
     }
 }

@@ -31,7 +31,7 @@ use crate::kernels::isa_name;
 use crate::kernels::window::{Run, along, div_rem, first_line, full_or_edge, line_at, line_place};
 use crate::kir::{ArgDecl, Builder, Elem, Kernel, Type, Value};
 use crate::target::Target;
-use crate::tunable::{Candidates, Choice, Tunable, ranked};
+use crate::tunable::{self, Candidates, Choice, Tunable, ranked};
 use nncc_ir::{BLOCK, padded_channels};
 use std::fmt;
 use std::str::FromStr;
@@ -53,9 +53,10 @@ impl FromStr for Strip {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Strip, String> {
-        let pixels = text.strip_prefix("strip ").and_then(|n| n.parse::<u32>().ok()).filter(|&n| n > 0);
-        let pixels = pixels.ok_or_else(|| format!("`{text}` is no strip of pixels such as `strip 14`"))?;
-        Ok(Strip { pixels: pixels as usize })
+        let pixels = text.strip_prefix("strip ").and_then(tunable::count);
+        pixels
+            .map(|pixels| Strip { pixels })
+            .ok_or_else(|| format!("`{text}` is no strip of pixels such as `strip 14`"))
     }
 }
 

@@ -7,6 +7,7 @@
 //! channels a pass, 7 rows a task, tasks that go over panels inside of rows.
 
 use super::tile::Tile;
+use crate::tunable;
 use nncc_ir::BLOCK;
 use std::fmt;
 use std::str::FromStr;
@@ -37,7 +38,7 @@ impl FromStr for Schedule {
 
     fn from_str(text: &str) -> Result<Schedule, String> {
         let error = || format!("`{text}` is no schedule such as `48x14 pass 8 rows 7 panels-first`");
-        let number = |word: &str| word.parse::<u32>().ok().filter(|&n| n > 0).map(|n| n as usize).ok_or_else(error);
+        let number = |word: &str| tunable::count(word).ok_or_else(error);
         let words: Vec<&str> = text.split_whitespace().collect();
         let &[tile, "pass", pass, "rows", rows, order] = &words[..] else { return Err(error()) };
         let (channels, pixels) = tile.split_once('x').ok_or_else(error)?;

@@ -23,6 +23,7 @@ use super::F32_BYTES;
 use super::transform::Minimal;
 use crate::kir::Elem;
 use crate::target::Target;
+use crate::tunable;
 use nncc_ir::BLOCK;
 use std::fmt;
 use std::str::FromStr;
@@ -74,10 +75,9 @@ impl FromStr for Walk {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Walk, String> {
-        let tiles = |n: &str| n.parse::<u32>().ok().filter(|&n| n > 0).map(|n| n as usize);
         let walk = match text.split_once(' ') {
-            Some(("blocked", n)) => tiles(n).map(|tiles| Walk::Blocked { tiles }),
-            Some(("grouped", n)) => tiles(n).map(|tiles| Walk::Grouped { tiles }),
+            Some(("blocked", n)) => tunable::count(n).map(|tiles| Walk::Blocked { tiles }),
+            Some(("grouped", n)) => tunable::count(n).map(|tiles| Walk::Grouped { tiles }),
             None if text == "staged" => Some(Walk::Staged),
             _ => None,
         };
