@@ -16,7 +16,8 @@
 //!
 //! The tuner knows no template: what can be tuned says so (`nncc_codegen::tunable`). What a cache file knows is not measured again
 //! ([`Cache`]); with a cache alone nothing is measured, and builds are reproducible. Only the highest level that runs here is
-//! measured. A stage takes one round at least, however short the time, unless it is zero. Left out: more than one thread; attention, pooling and weight gradients, whose templates offer no candidates.
+//! measured. A stage takes one round at least, however short the time, unless it is zero. Left out: more than one thread;
+//! attention, pooling and weight gradients, whose templates offer no candidates.
 
 mod cache;
 mod variant;
