@@ -134,6 +134,34 @@ pub fn count(word: &str) -> Option<usize> {
     word.parse::<u32>().ok().filter(|&n| n > 0).map(|n| n as usize)
 }
 
+/// Declares a choice that is a number, as text behind a word: `band 7`. `$what` is what another text is not.
+macro_rules! counted {
+    ($(#[$doc:meta])* $name:ident { $(#[$field_doc:meta])* $field:ident } = $word:literal, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name {
+            $(#[$field_doc])*
+            pub $field: usize,
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{} {}", $word, self.$field)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<$name, String> {
+                let number = text.strip_prefix(concat!($word, " ")).and_then($crate::tunable::count);
+                number.map(|$field| $name { $field }).ok_or_else(|| format!("`{text}` is no {}", $what))
+            }
+        }
+    };
+}
+pub(crate) use counted;
+
 /// A template's own choice and the `most - 1` others that cost least, each once.
 pub fn ranked<T>(own: T, others: impl IntoIterator<Item = (f64, T)>, most: usize) -> Vec<Choice>
 where

@@ -30,8 +30,6 @@ use crate::program::MAX_ALIGN;
 use crate::target::Target;
 use crate::tunable::{self, Candidates, Choice, Tunable, ranked};
 use nncc_ir::padded_channels;
-use std::fmt;
-use std::str::FromStr;
 
 /// Bands that let a few threads share a plane evenly.
 const SHARES: usize = 8;
@@ -43,26 +41,12 @@ const BEYOND_L2: f64 = 5.0;
 /// The most of their time that layers may take in bands.
 const LEAST_GAIN: f64 = 0.85;
 
-/// The rows of a band of the last layer: what may differ without changing a bit. As text `band 7`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BandRows {
-    /// So many; the last band may have fewer.
-    pub rows: usize,
-}
-
-impl fmt::Display for BandRows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "band {}", self.rows)
-    }
-}
-
-impl FromStr for BandRows {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<BandRows, String> {
-        let rows = text.strip_prefix("band ").and_then(tunable::count);
-        rows.map(|rows| BandRows { rows }).ok_or_else(|| format!("`{text}` is no number of rows such as `band 7`"))
-    }
+tunable::counted! {
+    /// The rows of a band of the last layer: what may differ without changing a bit. As text `band 7`.
+    BandRows {
+        /// So many; the last band may have fewer.
+        rows
+    } = "band", "number of rows such as `band 7`"
 }
 
 /// Some rows of an image's outputs, and where memory holds what is read and written.

@@ -33,31 +33,13 @@ use crate::kir::{ArgDecl, Builder, Elem, Kernel, Type, Value};
 use crate::target::Target;
 use crate::tunable::{self, Candidates, Choice, Tunable, ranked};
 use nncc_ir::{BLOCK, padded_channels};
-use std::fmt;
-use std::str::FromStr;
 
-/// The pixels of a row that are in registers at a time: what may differ without changing a bit. As text `strip 14`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Strip {
-    /// So many; the last of a row may have fewer.
-    pub pixels: usize,
-}
-
-impl fmt::Display for Strip {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "strip {}", self.pixels)
-    }
-}
-
-impl FromStr for Strip {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Strip, String> {
-        let pixels = text.strip_prefix("strip ").and_then(tunable::count);
+tunable::counted! {
+    /// The pixels of a row that are in registers at a time: what may differ without changing a bit. As text `strip 14`.
+    Strip {
+        /// So many; the last of a row may have fewer.
         pixels
-            .map(|pixels| Strip { pixels })
-            .ok_or_else(|| format!("`{text}` is no strip of pixels such as `strip 14`"))
-    }
+    } = "strip", "strip of pixels such as `strip 14`"
 }
 
 /// A convolution of narrow groups with everything chosen; all blocked.
