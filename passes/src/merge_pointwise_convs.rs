@@ -12,9 +12,9 @@
 
 use crate::pass::{OptLevel, Pass, PassCx, PassError};
 use crate::rewrite::{Found, No, Patch, Rule, dims, operand, refuse, result, rewrite, sole_use};
-use crate::weights::{bias, vector_constant};
+use crate::weights::{bias, pointwise, vector_constant};
 use nncc_ir::ops::conv::Conv;
-use nncc_ir::{Constant, Graph, NodeId, Op, Tensor};
+use nncc_ir::{Constant, Graph, NodeId, Tensor};
 
 /// The pass.
 pub const PASS: Pass = Pass { name: "merge-pointwise-convs", level: OptLevel::O2, run };
@@ -24,13 +24,6 @@ const WORK_LIMIT: usize = 1 << 29;
 
 fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
     rewrite(g, cx, &[Rule { name: "merge", find: merge }])
-}
-
-/// A 1x1 convolution without groups and pads.
-fn pointwise(g: &Graph, n: NodeId) -> Result<&Conv, No> {
-    let Op::Conv(c) = g.op(n) else { return Err(No::Match) };
-    let one = dims(g, operand(g, n, 1)?)?[2..].iter().all(|&k| k == 1);
-    if one && c.group == 1 && c.pads.iter().all(|&p| p == 0) { Ok(c) } else { Err(No::Match) }
 }
 
 fn merge(g: &Graph, n: NodeId) -> Found {

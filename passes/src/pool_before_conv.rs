@@ -15,6 +15,7 @@
 
 use crate::pass::{OptLevel, Pass, PassCx, PassError};
 use crate::rewrite::{Found, No, Patch, Rule, dims, operand, refuse, result, rewrite, sole_use};
+use crate::weights::pointwise;
 use nncc_ir::ops::reduce::ReduceKind;
 use nncc_ir::{Graph, NodeId, Op};
 
@@ -30,7 +31,7 @@ fn run(g: &mut Graph, cx: &mut PassCx) -> Result<usize, PassError> {
 
 fn average(g: &Graph, n: NodeId) -> Found {
     let middle = operand(g, n, 0)?;
-    let Op::Conv(conv) = g.op(middle.node) else { return Err(No::Match) };
+    let conv = pointwise(g, middle.node)?;
     let (x, w) = (operand(g, middle.node, 0)?, operand(g, middle.node, 1)?);
     let of_conv = dims(g, middle)?;
     let is_mean = match g.op(n) {
@@ -38,8 +39,7 @@ fn average(g: &Graph, n: NodeId) -> Found {
         Op::Reduce(r) => r.kind == ReduceKind::Mean && r.keepdims && r.axes.iter().copied().eq(2..of_conv.len()),
         _ => return Err(No::Match),
     };
-    let pointwise = dims(g, w)?[2..].iter().chain(&conv.strides).all(|&k| k == 1);
-    if !is_mean || !pointwise || conv.group != 1 || conv.pads.iter().any(|&p| p != 0) {
+    if !is_mean || conv.strides.iter().any(|&s| s != 1) {
         return Err(No::Match);
     }
     let pixels = |dims: &[usize]| dims[2..].iter().product::<usize>();

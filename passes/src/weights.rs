@@ -1,7 +1,8 @@
-//! Constant weights scaled along an axis: what folding a scale into a convolution or a matrix product does.
+//! Weights of convolutions and matrix products: which are matrices, constant ones scaled along an axis.
 
-use crate::rewrite::{No, float_constant};
-use nncc_ir::{Constant, DType, Tensor};
+use crate::rewrite::{No, dims, float_constant, operand};
+use nncc_ir::ops::conv::Conv;
+use nncc_ir::{Constant, DType, Graph, NodeId, Op, Tensor, ValueId};
 
 /// `c` with every element multiplied by `factor(index along axis)`, in f64, rounded once. A splat stays one if all factors
 /// are equal. `None` for other element types than floats.
@@ -36,8 +37,15 @@ pub fn mapped(c: &Constant, factor: impl Fn(usize) -> f64) -> Option<Constant> {
     Some(Constant::from_tensor(&t))
 }
 
+/// A convolution whose weights are a matrix: 1x1, without groups and pads.
+pub fn pointwise(g: &Graph, n: NodeId) -> Result<&Conv, No> {
+    let Op::Conv(c) = g.op(n) else { return Err(No::Match) };
+    let one = dims(g, operand(g, n, 1)?)?[2..].iter().all(|&k| k == 1);
+    if one && c.group == 1 && c.pads.iter().all(|&p| p == 0) { Ok(c) } else { Err(No::Match) }
+}
+
 /// A bias vector: the operand's numbers, or zeros where there is none.
-pub fn bias(g: &nncc_ir::Graph, b: Option<nncc_ir::ValueId>, len: usize) -> Result<Vec<f64>, No> {
+pub fn bias(g: &Graph, b: Option<ValueId>, len: usize) -> Result<Vec<f64>, No> {
     b.map_or(Ok(vec![0.0; len]), |b| crate::rewrite::vector(g, b, len))
 }
 
