@@ -1,7 +1,8 @@
 //! Kernel templates: generators of kernel IR, one file each.
 //!
 //! A template takes a [`Target`] and shapes and gives a [`Kernel`](crate::kir::Kernel) whose extents, strides and tails are
-//! constants, or, where that costs nothing, numbers that it reads: then layers share its code. It knows nothing of the graph: which template serves a node is decided in `lower/`.
+//! constants, or, where that costs nothing, numbers that it reads: then layers share its code. It knows nothing of the graph:
+//! which template serves a node is decided in `lower/`.
 
 pub mod attention;
 pub mod bands;

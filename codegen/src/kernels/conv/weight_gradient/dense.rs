@@ -16,8 +16,8 @@
 //! pixel, one input. With 16 lanes two panels by 8 channels: 10 loads for 16 multiply-adds; with 8 lanes one panel by 5 or 6:
 //! 7 for 10. Where x has few channels (a first layer has 1 or 3), a tile has several taps of a row: pixels that all of them
 //! reach are summed for all at once, those at the ends of a row for each tap alone. Where even these are too few
-//! accumulators to hide the latency of a multiply-add, neighbouring pixels have accumulators of their own. Chunks sum from zero and are added as a whole: the error of a sum grows with the pixels of a chunk and the number
-//! of chunks, not with their product.
+//! accumulators to hide the latency of a multiply-add, neighbouring pixels have accumulators of their own. Chunks sum from zero
+//! and are added as a whole: the error of a sum grows with the pixels of a chunk and the number of chunks, not with their product.
 
 use super::products::{accumulators, add_products, scalars};
 use super::{Chunk, Parts, Problem, UNROLL, equal_runs, flattened, input_of, outputs_of_tap};
