@@ -20,8 +20,10 @@ use crate::kernels::conv::winograd::Walk;
 use crate::lower::algorithm::Form;
 use crate::lower::bands::Cut;
 use crate::target::Target;
+use rustc_hash::FxHasher;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -127,6 +129,13 @@ pub struct Part {
     pub steps: Vec<(usize, String)>,
     /// What can be chosen; the first is in force.
     pub candidates: Vec<Choice>,
+}
+
+/// A short name of a long text, for the parts of a signature that nobody reads.
+pub fn digest(text: &str) -> String {
+    let mut hasher = FxHasher::default();
+    text.hash(&mut hasher);
+    format!("{:08x}", hasher.finish() as u32)
 }
 
 /// A number of something in a choice's text: at least one.

@@ -21,7 +21,7 @@
 
 use super::conv::depthwise::Depthwise;
 use super::conv::direct::Direct;
-use super::conv::{self, Conv, layer};
+use super::conv::{self, Conv};
 use super::pool;
 use super::window::{Axis, div_rem};
 use crate::cost;
@@ -72,13 +72,13 @@ impl Band {
 
 /// A layer as it would be by itself.
 #[derive(Clone, Debug)]
-pub enum Layer<'a> {
+pub enum Layer {
     /// By the direct template.
     Direct(Conv),
     /// By the template for narrow groups.
     Depthwise(Conv),
-    /// A pooling.
-    Pool(pool::Blocked<'a>),
+    /// A pooling in channel blocks.
+    Pool(pool::Pooling),
 }
 
 /// The rows of a layer.
@@ -194,7 +194,7 @@ impl Worth {
     }
 }
 
-impl Layer<'_> {
+impl Layer {
     fn rows(&self) -> Rows {
         Rows { height: self.axes()[1].clone(), bytes: self.row_bytes() }
     }
@@ -228,69 +228,37 @@ impl Layer<'_> {
     }
 }
 
-/// A chain of layers as a tuner sees it. Its layers own what they are made of, but for the target.
+/// A chain of layers as a tuner sees it.
 #[derive(Clone, Debug)]
 struct Together {
-    layers: Vec<Owned>,
+    layers: Vec<Layer>,
     in_place: bool,
 }
 
-/// [`Layer`] without a target.
-#[derive(Clone, Debug)]
-enum Owned {
-    Direct(Conv),
-    Depthwise(Conv),
-    Pool { kind: pool::Kind, batch: usize, channels: usize, axes: [Axis; 3] },
-}
-
-impl Owned {
-    fn of(layer: &Layer<'_>) -> Owned {
-        match layer {
-            Layer::Direct(conv) => Owned::Direct(conv.clone()),
-            Layer::Depthwise(conv) => Owned::Depthwise(conv.clone()),
-            Layer::Pool(pool::Blocked { kind, batch, channels, axes, .. }) => {
-                Owned::Pool { kind: *kind, batch: *batch, channels: *channels, axes: axes.clone() }
-            }
-        }
-    }
-
-    fn at<'a>(&self, target: &'a Target) -> Layer<'a> {
-        match self {
-            Owned::Direct(conv) => Layer::Direct(conv.clone()),
-            Owned::Depthwise(conv) => Layer::Depthwise(conv.clone()),
-            &Owned::Pool { kind, batch, channels, ref axes } => {
-                Layer::Pool(pool::Blocked { target, kind, batch, channels, axes: axes.clone() })
-            }
-        }
-    }
-}
-
 /// The name of a chain of layers at a CPU level.
-pub fn signature(target: &Target, layers: &[Layer<'_>], in_place: bool) -> String {
-    let plane = |layer: &Layer<'_>| {
+pub fn signature(target: &Target, layers: &[Layer], in_place: bool) -> String {
+    let plane = |layer: &Layer| {
         let [_, height, width] = layer.axes();
         format!("{}x{}x{}", layer.channels(), height.outputs, width.outputs)
     };
     let planes: Vec<String> = layers.iter().map(plane).collect();
-    let (batch, all) = (layers.last().map_or(0, Layer::batch), layers.iter().map(Owned::of).collect::<Vec<_>>());
-    let digest = layer::digest(&format!("{all:?} {in_place}"));
+    let (batch, digest) = (layers.last().map_or(0, Layer::batch), tunable::digest(&format!("{layers:?} {in_place}")));
     format!("bands {} n{batch} {} of {digest}", target.level.name(), planes.join(" > "))
 }
 
 /// What a tuner sees of a chain with this signature.
-pub fn tunable(signature: String, layers: &[Layer<'_>], bands: &Bands<'_>, in_place: bool) -> Tunable {
-    Tunable::new(signature, bands.rows(), Together { layers: layers.iter().map(Owned::of).collect(), in_place })
+pub fn tunable(signature: String, layers: &[Layer], bands: &Bands<'_>, in_place: bool) -> Tunable {
+    Tunable::new(signature, bands.rows(), Together { layers: layers.to_vec(), in_place })
 }
 
 impl Candidates for Together {
     /// Bands of every height that L2 holds. Sums are the same.
     fn candidates(&self, target: &Target, most: usize) -> Vec<Choice> {
-        let layers: Vec<Layer<'_>> = self.layers.iter().map(|layer| layer.at(target)).collect();
-        let own = Bands::new(target, &layers, None, self.in_place);
-        let heights: Vec<Rows> = layers.iter().map(Layer::rows).collect();
+        let own = Bands::new(target, &self.layers, None, self.in_place);
+        let heights: Vec<Rows> = self.layers.iter().map(Layer::rows).collect();
         let other = |rows: usize| {
             let bytes = bytes_between(&heights, rows);
-            let bands = Bands::new(target, &layers, Some(BandRows { rows }), self.in_place);
+            let bands = Bands::new(target, &self.layers, Some(BandRows { rows }), self.in_place);
             let cycles = || {
                 let computed = cost::of_kernel(&bands.kernel(), target, bands.tasks() as u64, &|_| None) as f64;
                 // Beside bands in more than half of L2 weights, input and output do not stay: they are written and read.
@@ -337,7 +305,7 @@ pub struct Bands<'a> {
 impl<'a> Bands<'a> {
     /// Layers of which each reads the one before, in the bands that were chosen elsewhere or such as caches hold. `in_place`
     /// says that an operand of the last layer shares the output's memory.
-    pub fn new(target: &'a Target, layers: &[Layer<'a>], rows: Option<BandRows>, in_place: bool) -> Bands<'a> {
+    pub fn new(target: &'a Target, layers: &[Layer], rows: Option<BandRows>, in_place: bool) -> Bands<'a> {
         let Some(last) = layers.last() else { return Bands::of_rows(target, layers, 1, in_place) };
         let rows = match rows {
             Some(BandRows { rows }) => rows.min(last.axes()[1].outputs.max(1)),
@@ -347,7 +315,7 @@ impl<'a> Bands<'a> {
     }
 
     /// In bands of `rows` rows of the last layer.
-    fn of_rows(target: &'a Target, layers: &[Layer<'a>], rows: usize, in_place: bool) -> Bands<'a> {
+    fn of_rows(target: &'a Target, layers: &[Layer], rows: usize, in_place: bool) -> Bands<'a> {
         let mut stages = Vec::with_capacity(layers.len());
         let (mut bands, mut written) = (Vec::new(), rows);
         for (i, layer) in layers.iter().enumerate().rev() {
@@ -364,7 +332,9 @@ impl<'a> Bands<'a> {
             stages.push(match layer {
                 Layer::Direct(conv) => Stage::Direct(Direct::banded(target, conv, axes, written, in_place && is_last)),
                 Layer::Depthwise(conv) => Stage::Depthwise(Depthwise::new(target, &Conv { axes, ..conv.clone() })),
-                Layer::Pool(pool) => Stage::Pool(pool::Blocked { axes, ..pool.clone() }),
+                Layer::Pool(pooling) => {
+                    Stage::Pool(pool::Blocked { target, pooling: pool::Pooling { axes, ..pooling.clone() } })
+                }
             });
             written = read;
         }
@@ -426,7 +396,7 @@ impl<'a> Bands<'a> {
                     args.extend((0..extras).map(|e| ArgDecl::read(format!("e{i}_{e}"), 4)));
                 }
                 Stage::Pool(pool) => {
-                    args.extend(pool.kind.has_table().then(|| ArgDecl::read(format!("divisors{i}"), 4)));
+                    args.extend(pool.pooling.kind.has_table().then(|| ArgDecl::read(format!("divisors{i}"), 4)));
                 }
             }
         }
@@ -461,7 +431,7 @@ impl<'a> Bands<'a> {
             let (is_first, is_last) = (i == 0, i + 1 == self.stages.len());
             let (bias, extras) = stage.further();
             let (w, bias, extras): (Option<Value>, Option<Value>, Vec<Value>) = match stage {
-                Stage::Pool(pool) => (pool.kind.has_table().then(|| next(b)), None, Vec::new()),
+                Stage::Pool(pool) => (pool.pooling.kind.has_table().then(|| next(b)), None, Vec::new()),
                 _ => (Some(next(b)), bias.then(|| next(b)), (0..extras).map(|_| next(b)).collect()),
             };
             let y = if is_last { next(b) } else { b.ptr(b.scratch().at(self.at[i] as i64)) };
@@ -502,7 +472,7 @@ impl Stage<'_> {
         match self {
             Stage::Direct(direct) => &direct.conv().axes,
             Stage::Depthwise(depthwise) => &depthwise.conv().axes,
-            Stage::Pool(pool) => &pool.axes,
+            Stage::Pool(pool) => &pool.pooling.axes,
         }
     }
 

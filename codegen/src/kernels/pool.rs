@@ -19,7 +19,7 @@
 use super::bands::Band;
 use super::conv::generic::element;
 use super::pointwise::elem_of;
-use super::window::{Axis, Run, TapGroup, div_rem, div_rem_by, first_line, full_or_edge, line_at};
+use super::window::{Axis, Run, TapGroup, div_rem, div_rem_by, first_line, full_or_edge, line_at, piece};
 use super::{isa_name, words};
 use crate::kir::{ArgDecl, Builder, Elem, FloatCc, I64, Index, IntCc, Kernel, Type, Value};
 use crate::math;
@@ -147,9 +147,7 @@ pub(crate) struct Operands {
 
 /// A pooling of f32 in channel blocks.
 #[derive(Clone, Debug)]
-pub struct Blocked<'a> {
-    /// Compiled for.
-    pub target: &'a Target,
+pub struct Pooling {
     /// Of each window.
     pub kind: Kind,
     /// Images.
@@ -160,6 +158,15 @@ pub struct Blocked<'a> {
     pub axes: [Axis; 3],
 }
 
+/// The template for a pooling in channel blocks.
+#[derive(Clone, Debug)]
+pub struct Blocked<'a> {
+    /// Compiled for.
+    pub target: &'a Target,
+    /// What is computed.
+    pub pooling: Pooling,
+}
+
 /// The most joins that stand one behind the other for a group of taps.
 const UNROLL: usize = 64;
 
@@ -168,18 +175,19 @@ impl Blocked<'_> {
     /// More than 7 would save few loads, a maximum being six instructions, and double the code.
     fn pixels(&self) -> usize {
         let free = self.target.vector_regs - 6;
-        let taps = self.axes[2].taps.max(1);
-        free.min(7).min((UNROLL / taps).max(4)).min(self.axes[2].outputs.max(1))
+        let taps = self.pooling.axes[2].taps.max(1);
+        free.min(7).min((UNROLL / taps).max(4)).min(self.pooling.axes[2].outputs.max(1))
     }
 
     fn row_count(&self) -> usize {
-        self.axes[0].outputs * self.axes[1].outputs
+        self.pooling.axes[0].outputs * self.pooling.axes[1].outputs
     }
 
     /// Rows of one task: enough of them for some 16 thousand joins of a vector, not so many that threads have nothing to do.
     fn rows(&self) -> usize {
-        let a_row = (self.axes.iter().map(|a| a.taps).product::<usize>() * self.axes[2].outputs * BLOCK).max(1);
-        let wanted = 32usize.div_ceil((self.batch * self.channels.div_ceil(BLOCK)).max(1));
+        let a_row =
+            (self.pooling.axes.iter().map(|a| a.taps).product::<usize>() * self.pooling.axes[2].outputs * BLOCK).max(1);
+        let wanted = 32usize.div_ceil((self.pooling.batch * self.pooling.channels.div_ceil(BLOCK)).max(1));
         let rows = self.row_count();
         rows.div_ceil(wanted).max((1usize << 14).div_ceil(a_row)).min(rows).max(1)
     }
@@ -189,13 +197,13 @@ impl Blocked<'_> {
     }
 
     fn blocks(&self) -> usize {
-        self.channels.div_ceil(BLOCK)
+        self.pooling.channels.div_ceil(BLOCK)
     }
 
     /// How many tasks the kernel has.
     pub fn tasks(&self) -> usize {
-        let empty = self.axes.iter().any(|a| a.outputs == 0);
-        if empty { 0 } else { self.batch * self.blocks() * self.chunks() }
+        let empty = self.pooling.axes.iter().any(|a| a.outputs == 0);
+        if empty { 0 } else { self.pooling.batch * self.blocks() * self.chunks() }
     }
 
     /// What the kernel's last operand holds: chunks of rows, and rows of a chunk.
@@ -207,36 +215,34 @@ impl Blocked<'_> {
     pub fn is_small(&self) -> bool {
         let body = |run: &Run| run.taps.iter().map(|g| (g.taps.len() * g.pixels.len()).min(UNROLL)).sum::<usize>();
         // A maximum that keeps NaNs is about six instructions of six bytes.
-        let bytes = self.axes[2].runs(self.pixels()).iter().map(body).sum::<usize>() * 36 * 2;
-        bytes <= 24 * 1024 && self.axes[2].inputs.max(self.axes[2].outputs) * BLOCK * 4 < 1 << 30
+        let bytes = self.pooling.axes[2].runs(self.pixels()).iter().map(body).sum::<usize>() * 36 * 2;
+        bytes <= 24 * 1024 && self.pooling.axes[2].inputs.max(self.pooling.axes[2].outputs) * BLOCK * 4 < 1 << 30
     }
 
     /// The kernel's name.
     pub(crate) fn name(&self) -> String {
-        format!("f32_{}__{}_1x{}", self.kind.name(), isa_name(self.target), self.pixels())
+        format!("f32_{}__{}_1x{}", self.pooling.kind.name(), isa_name(self.target), self.pixels())
     }
 
     /// The kernel.
     pub fn kernel(&self) -> Kernel {
         let mut args = vec![ArgDecl::read("x", 4)];
-        if self.kind.has_table() {
+        if self.pooling.kind.has_table() {
             args.push(ArgDecl::read("divisors", 4));
         }
         args.push(ArgDecl::write("y", 4));
         args.push(ArgDecl::read("shape", 8));
         let mut b = Builder::new(self.name(), args);
-        let table = self.kind.has_table();
+        let table = self.pooling.kind.has_table();
         let operands = Operands { x: b.arg(0), table: table.then(|| b.arg(1)), y: b.arg(1 + usize::from(table)) };
         let shape = b.arg(2 + usize::from(table));
         let [chunks, rows] = [0, 8].map(|at| b.load(I64, shape.at(at)));
         b.tasks(|b, task| {
             let (rest, chunk) = div_rem_by(b, task, chunks);
             let (image, block) = div_rem(b, rest, self.blocks());
-            let lo = b.mul(chunk, rows);
-            let hi = b.add(lo, rows);
             let all = b.i64(self.row_count() as i64);
-            let hi = b.min_s(hi, all);
-            let band = Band::of_whole(b, image, [lo, hi]);
+            let rows = piece(b, chunk, rows, all);
+            let band = Band::of_whole(b, image, rows);
             self.block(b, &operands, &band, block);
         });
         b.finish()
@@ -249,9 +255,9 @@ impl Blocked<'_> {
 
     /// A band of one block of channels.
     fn block(&self, b: &mut Builder, operands: &Operands, band: &Band, block: Value) {
-        let edge = padded_channels(self.channels) - self.channels / BLOCK * BLOCK;
+        let edge = padded_channels(self.pooling.channels) - self.pooling.channels / BLOCK * BLOCK;
         // An edge may be as wide as the others.
-        let full = if edge == BLOCK { self.blocks() } else { self.channels / BLOCK };
+        let full = if edge == BLOCK { self.blocks() } else { self.pooling.channels / BLOCK };
         full_or_edge(b, block, full, self.blocks(), |b, is_full| {
             self.band_rows(b, operands, band, block, if is_full { BLOCK } else { edge });
         });
@@ -259,14 +265,14 @@ impl Blocked<'_> {
 
     /// The rows of a band in a block of `width` channels.
     fn band_rows(&self, b: &mut Builder, operands: &Operands, band: &Band, block: Value, width: usize) {
-        let [depth, height, row] = &self.axes;
-        let padded = padded_channels(self.channels);
+        let [depth, height, row] = &self.pooling.axes;
+        let padded = padded_channels(self.pooling.channels);
         let base = |b: &mut Builder, base: Value, image: Value, plane: usize| {
             let p = b.ptr(base.at(0).idx(image, (padded * plane * 4).max(1)));
             b.ptr(p.at(0).idx(block, (BLOCK * plane * 4).max(1)))
         };
-        let x = base(b, operands.x, band.images[0], self.axes.iter().map(|a| a.in_extent).product());
-        let y = base(b, operands.y, band.images[1], self.axes.iter().map(|a| a.out_extent).product());
+        let x = base(b, operands.x, band.images[0], self.pooling.axes.iter().map(|a| a.in_extent).product());
+        let y = base(b, operands.y, band.images[1], self.pooling.axes.iter().map(|a| a.out_extent).product());
         let [lo, hi] = band.rows;
         let lanes = self.target.lanes(Elem::F32).min(width);
         let pitch = width * 4;
@@ -293,7 +299,7 @@ impl Blocked<'_> {
                         let pixel = b.add(first_pixel, first);
                         for (px, &sum) in sums.iter().enumerate() {
                             let table = operands.table.map(|table| table.at(px as i64 * 4).idx(pixel, 4));
-                            let result = self.kind.finish(b, sum, table);
+                            let result = self.pooling.kind.finish(b, sum, table);
                             b.store(y.at((px * pitch) as i64), result);
                         }
                     });
@@ -312,8 +318,8 @@ impl Blocked<'_> {
         [(d0, d1), (h0, h1)]: [(Index, Index); 2],
         run: &Run,
     ) -> Vec<Value> {
-        let [depth, height, row] = &self.axes;
-        let start = self.kind.start(b, ty);
+        let [depth, height, row] = &self.pooling.axes;
+        let start = self.pooling.kind.start(b, ty);
         let line = row.inputs * pitch;
         b.loop_(d0, d1, 1, &vec![start; run.width], |b, kd, sums| {
             let x = b.ptr(x.at(0).idx(kd, (depth.dilation * height.inputs * line).max(1)));
@@ -329,7 +335,7 @@ impl Blocked<'_> {
                         let mut sums = sums.to_vec();
                         for px in group.pixels.clone() {
                             let v = b.load(ty, x.at((px * row.stride * pitch) as i64));
-                            sums[px] = self.kind.join(b, sums[px], v);
+                            sums[px] = self.pooling.kind.join(b, sums[px], v);
                         }
                         sums
                     });
@@ -341,7 +347,7 @@ impl Blocked<'_> {
 
     /// Taps one behind the other, in the order of the inputs, so that each is loaded once.
     fn unrolled(&self, b: &mut Builder, ty: Type, pitch: usize, x: Value, groups: &[&TapGroup], sums: &mut [Value]) {
-        let row = &self.axes[2];
+        let row = &self.pooling.axes[2];
         let mut uses: Vec<(usize, usize)> = Vec::new();
         for group in groups {
             for tap in group.taps.clone() {
@@ -356,7 +362,7 @@ impl Blocked<'_> {
                 _ => b.load(ty, x.at((column * pitch) as i64)),
             };
             loaded = Some((column, v));
-            sums[px] = self.kind.join(b, sums[px], v);
+            sums[px] = self.pooling.kind.join(b, sums[px], v);
         }
     }
 }

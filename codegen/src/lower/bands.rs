@@ -8,7 +8,6 @@
 
 use super::chain;
 use crate::kernels::bands::{Rows, Span, Worth};
-use crate::kernels::conv::layer::digest;
 use crate::kernels::window::Axis;
 use crate::target::Target;
 use crate::tunable::{self, Choices, Part};
@@ -140,7 +139,9 @@ fn join_run(
     choices: &Choices,
 ) -> Result<Run, TypeError> {
     let signature = signature(g, target, run);
-    let mut cuts = cuts(target, run, when);
+    let worths = worths(target, run);
+    let worth = |piece: Range<usize>| worths[piece.start][piece.len() - 2];
+    let mut cuts = cuts(run.len(), &worth, when);
     if let Some(chosen) = choices.of::<Cut>(&signature).filter(|cut| when == BandUse::Auto && cut.fits(run.len())) {
         cuts.retain(|cut| *cut != chosen);
         cuts.insert(0, chosen);
@@ -153,7 +154,7 @@ fn join_run(
             continue;
         }
         let names: Vec<String> = ids.iter().map(|&n| g.node_name(n)).collect();
-        let Worth { alone, together, .. } = worth(target, &run[piece]);
+        let Worth { alone, together, .. } = worth(piece);
         let (alone, together, names) = (alone / 1e3, together / 1e3, names.join(" > "));
         chains.push(format!("bands, {together:.0} for {alone:.0} thousand cycles: {names}"));
         let chain = chain::replace(g, &ids)?;
@@ -163,15 +164,15 @@ fn join_run(
 }
 
 /// The cut that the model takes, and others that it thinks good: these need not save more than it can tell.
-fn cuts(target: &Target, run: &[Candidate], when: BandUse) -> Vec<Cut> {
+fn cuts(layers: usize, worth: &dyn Fn(Range<usize>) -> Worth, when: BandUse) -> Vec<Cut> {
     if when == BandUse::On {
-        return best_cuts(run.len(), 1, &|piece| Some(piece.len() as f64 - 1.0));
+        return best_cuts(layers, 1, &|piece| Some(piece.len() as f64 - 1.0));
     }
     let saved = |worth: Worth| worth.alone - worth.together;
-    let clear = |piece: Range<usize>| Some(worth(target, &run[piece])).filter(Worth::is_clear).map(saved);
-    let held = |piece: Range<usize>| Some(worth(target, &run[piece])).filter(|worth| worth.holds).map(saved);
-    let mut cuts = best_cuts(run.len(), 1, &clear);
-    let others = best_cuts(run.len(), MOST_CUTS, &held).into_iter().filter(|cut| *cut != cuts[0]);
+    let clear = |piece: Range<usize>| Some(worth(piece)).filter(Worth::is_clear).map(saved);
+    let held = |piece: Range<usize>| Some(worth(piece)).filter(|worth| worth.holds).map(saved);
+    let mut cuts = best_cuts(layers, 1, &clear);
+    let others = best_cuts(layers, MOST_CUTS, &held).into_iter().filter(|cut| *cut != cuts[0]);
     let others: Vec<Cut> = others.take(MOST_CUTS - 1).collect();
     cuts.extend(others);
     cuts
@@ -207,12 +208,15 @@ fn signature(g: &Graph, target: &Target, run: &[Candidate]) -> String {
         planes.push(dims.iter().skip(1).map(ToString::to_string).collect::<Vec<_>>().join("x"));
     }
     let batch = run.first().map_or(0, |c| c.batch);
-    format!("run {} n{batch} {} of {}", target.level.name(), planes.join(" > "), digest(&all))
+    format!("run {} n{batch} {} of {}", target.level.name(), planes.join(" > "), tunable::digest(&all))
 }
 
-fn worth(target: &Target, piece: &[Candidate]) -> Worth {
-    let spans: Vec<Span> = piece.iter().map(|c| c.span.clone()).collect();
-    Worth::of(target, piece.first().map_or(1, |c| c.batch), &spans)
+/// What the pieces of a run are worth: by their first layer, those of two layers and more.
+fn worths(target: &Target, run: &[Candidate]) -> Vec<Vec<Worth>> {
+    let spans: Vec<Span> = run.iter().map(|c| c.span.clone()).collect();
+    let of = |begin: usize, end: usize| Worth::of(target, run[begin].batch, &spans[begin..end]);
+    let from = |begin: usize| (begin + 2..=(begin + LONGEST).min(run.len())).map(|end| of(begin, end)).collect();
+    (0..run.len()).map(from).collect()
 }
 
 /// The layer behind a node, if there is one and nothing of the size of what is between is read with it.

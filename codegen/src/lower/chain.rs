@@ -151,7 +151,7 @@ fn in_bands(
 }
 
 /// An operator as a layer, with its operands between input and output.
-fn layer<'a>(op: &Op, cx: &mut LowerCx<'_, 'a>) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
+fn layer(op: &Op, cx: &mut LowerCx<'_, '_>) -> Result<Option<(Layer, Vec<Arg>)>, LowerError> {
     match op {
         Op::MaxPool(op) => pool::max_layer(op, cx),
         Op::AveragePool(op) => pool::average_layer(op, cx),
@@ -165,7 +165,7 @@ fn layer<'a>(op: &Op, cx: &mut LowerCx<'_, 'a>) -> Result<Option<(Layer<'a>, Vec
     }
 }
 
-fn reads_output(layer: &Layer<'_>) -> bool {
+fn reads_output(layer: &Layer) -> bool {
     match layer {
         Layer::Direct(conv) | Layer::Depthwise(conv) => conv.epilogue.extras.contains(&Extra::Same),
         Layer::Pool(_) => false,

@@ -353,9 +353,12 @@ impl<'s, 'a> LowerCx<'s, 'a> {
     }
 
     /// The template for narrow groups for a convolution, with the strip chosen for it.
-    pub(super) fn depthwise(&self, conv: &Conv) -> Depthwise<'a> {
-        let strip = self.chosen(&Depthwise::signature(self.target(), conv));
-        Depthwise::with_strip(self.target(), conv, strip)
+    pub(super) fn depthwise(&self, conv: &Conv) -> (Depthwise<'a>, Tunable) {
+        // Whether an operand lies in the output's memory makes no difference.
+        let signature = layer::signature("depthwise", self.target(), conv, false);
+        let depthwise = Depthwise::with_strip(self.target(), conv, self.chosen(&signature));
+        let tunable = depthwise.tunable(signature);
+        (depthwise, tunable)
     }
 
     /// The operator's multiply-accumulates.

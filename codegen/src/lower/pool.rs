@@ -3,7 +3,7 @@
 use super::cx::{Call, Operand};
 use super::{LowerCx, LowerError};
 use crate::kernels::bands::Layer;
-use crate::kernels::pool::{Blocked, Generic, Kind, SideBySide};
+use crate::kernels::pool::{Blocked, Generic, Kind, Pooling, SideBySide};
 use crate::kernels::window::Axis;
 use crate::program::Arg;
 use nncc_ir::ops::pool::{AveragePool, LpPool, MaxPool};
@@ -56,32 +56,29 @@ pub(super) fn side_by_side(op: &Op, x: &[usize], y: &[usize]) -> Option<SideBySi
 }
 
 /// A maximum as a layer of bands, with its operands between input and output; `None` when it is not one.
-pub(super) fn max_layer<'a>(
-    op: &MaxPool,
-    cx: &mut LowerCx<'_, 'a>,
-) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
+pub(super) fn max_layer(op: &MaxPool, cx: &mut LowerCx<'_, '_>) -> Result<Option<(Layer, Vec<Arg>)>, LowerError> {
     if op.indices { Ok(None) } else { layer(&op.window(), Kind::Max, None, cx) }
 }
 
 /// A mean as a layer of bands.
-pub(super) fn average_layer<'a>(
+pub(super) fn average_layer(
     op: &AveragePool,
-    cx: &mut LowerCx<'_, 'a>,
-) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<Option<(Layer, Vec<Arg>)>, LowerError> {
     let (kind, table) = divisors(op, &cx.input(0)?, &cx.output(0));
     layer(&op.window(), kind, table, cx)
 }
 
-fn layer<'a>(
+fn layer(
     window: &Window<'_>,
     kind: Kind,
     table: Option<Tensor>,
-    cx: &mut LowerCx<'_, 'a>,
-) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<Option<(Layer, Vec<Arg>)>, LowerError> {
     let (x, y) = (cx.input(0)?, cx.output(0));
     let layer = blocked(kind, &x, &y, &axes_of(window, &x, &y), cx);
     let args = table.map(|t| cx.constant(t.to_bytes())).into_iter().collect();
-    Ok(layer.map(|pool| (Layer::Pool(pool), args)))
+    Ok(layer.map(|blocked| (Layer::Pool(blocked.pooling), args)))
 }
 
 /// The axes of a window that slides over `x`.
@@ -101,7 +98,8 @@ fn blocked<'a>(kind: Kind, x: &Operand, y: &Operand, axes: &[Axis], cx: &LowerCx
         return None;
     }
     let axes = super::conv::three(axes, Axis::UNIT);
-    Some(Blocked { target: cx.target(), kind, batch: x.dims[0], channels: x.dims[1], axes }).filter(Blocked::is_small)
+    let pooling = Pooling { kind, batch: x.dims[0], channels: x.dims[1], axes };
+    Some(Blocked { target: cx.target(), pooling }).filter(Blocked::is_small)
 }
 
 fn lower(

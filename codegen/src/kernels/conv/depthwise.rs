@@ -23,7 +23,7 @@
 //! template is bound by them or by memory, not by loads. With more taps than registers allow, weights are loaded at their use.
 //! Needs: as many output as input channels in a group, a divisor of 16.
 
-use super::{Conv, Operands, layer};
+use super::{Conv, Operands};
 use crate::cost;
 use crate::kernels::bands::Band;
 use crate::kernels::epilogue::Site;
@@ -85,12 +85,6 @@ impl<'a> Depthwise<'a> {
     /// The pixels in registers.
     pub fn strip(&self) -> Strip {
         Strip { pixels: self.pixels }
-    }
-
-    /// The name of a layer.
-    pub fn signature(target: &Target, conv: &Conv) -> String {
-        // Whether an operand lies in the output's memory makes no difference.
-        layer::signature("depthwise", target, conv, false)
     }
 
     fn channels(&self) -> usize {

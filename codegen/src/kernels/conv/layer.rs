@@ -5,9 +5,7 @@ use super::{Conv, Sink, Source, Weights};
 use crate::cost;
 use crate::kernels::window::Axis;
 use crate::target::Target;
-use crate::tunable::{Candidates, Choice, Tunable, ranked};
-use rustc_hash::FxHasher;
-use std::hash::{Hash, Hasher};
+use crate::tunable::{self, Candidates, Choice, Tunable, ranked};
 
 /// Bytes that come from beyond L2 in a cycle, as for Winograd's walks.
 const BYTES_A_CYCLE: f64 = super::winograd::cost::BYTES_A_CYCLE;
@@ -91,17 +89,10 @@ pub fn signature(template: &str, target: &Target, conv: &Conv, in_place: bool) -
         text += " bias";
     }
     if !epilogue.is_empty() {
-        text += &format!(" then {}", digest(&format!("{epilogue:?}")));
+        text += &format!(" then {}", tunable::digest(&format!("{epilogue:?}")));
     }
     if in_place {
         text += " in place";
     }
     text
-}
-
-/// A short name of a long text.
-pub fn digest(text: &str) -> String {
-    let mut hasher = FxHasher::default();
-    text.hash(&mut hasher);
-    format!("{:08x}", hasher.finish() as u32)
 }

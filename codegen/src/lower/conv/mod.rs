@@ -3,7 +3,7 @@
 //! | template | needs |
 //! |---|---|
 //! | [`Winograd`](crate::kernels::conv::winograd::Winograd) | 3x3, stride 1, where [`Algorithms`](super::Algorithms) say so |
-//! | [`Depthwise`] | f32, blocked in and out, 1, 2, 4 or 8 channels a group on both sides |
+//! | [`Depthwise`](crate::kernels::conv::depthwise::Depthwise) | f32, blocked in and out, 1, 2, 4 or 8 channels a group on both sides |
 //! | [`Direct`](crate::kernels::conv::direct::Direct) | f32, blocked out, whole channel blocks a group or one group |
 //! | [`Generic`] | nothing |
 //!
@@ -28,7 +28,6 @@ use super::fused::Behind;
 use super::panels::Packing;
 use super::{LowerCx, LowerError};
 use crate::kernels::bands::Layer;
-use crate::kernels::conv::depthwise::Depthwise;
 use crate::kernels::conv::generic::{Generic, GenericAxis};
 use crate::kernels::conv::winograd::fits;
 use crate::kernels::conv::{Conv as ConvShape, Sink, Source, Weights};
@@ -184,11 +183,11 @@ pub(super) fn lower_pooled(
 
 /// A convolution as a layer of bands, with its operands between input and output; `None` when it is not one, or better by
 /// itself.
-pub(super) fn layer<'a>(
+pub(super) fn layer(
     op: &Conv,
     behind: Behind,
-    cx: &mut LowerCx<'_, 'a>,
-) -> Result<Option<(Layer<'a>, Vec<Arg>)>, LowerError> {
+    cx: &mut LowerCx<'_, '_>,
+) -> Result<Option<(Layer, Vec<Arg>)>, LowerError> {
     let parts = Parts::of(cx, behind)?;
     if !parts.is_blocked() || parts.w.constant().is_none() {
         return Ok(None);
@@ -235,7 +234,7 @@ impl Phase {
     /// Will one of the templates take it?
     fn fits(&self, cx: &LowerCx<'_, '_>, parts: &Parts) -> bool {
         let is_small = || match self.is_narrow() {
-            true => cx.depthwise(&self.shape).is_small(),
+            true => cx.depthwise(&self.shape).0.is_small(),
             false => cx.direct(&self.shape, parts.in_place()).0.is_small(),
         };
         self.has_template(cx) && is_small()
@@ -276,9 +275,8 @@ fn lower_phases(
     for (phase, weights) in phases.iter().zip(weights) {
         let (shape, mut args) = (&phase.shape, parts.args(cx, weights, bias)?);
         let call = if phase.is_narrow() {
-            let depthwise = cx.depthwise(shape);
+            let (depthwise, tunable) = cx.depthwise(shape);
             cx.scratch(depthwise.scratch());
-            let tunable = depthwise.tunable(Depthwise::signature(cx.target(), shape));
             Call::new(cx.kernel(depthwise.kernel()), &args, depthwise.tasks()).tunable(tunable)
         } else {
             let (direct, tunable) = cx.direct(shape, parts.in_place());
